@@ -1,0 +1,1 @@
+"""What needs a GPU or a server: meters, engines, live replay."""

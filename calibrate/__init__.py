@@ -1,0 +1,1 @@
+"""From measured runs to a cost table."""

@@ -1,0 +1,1 @@
+"""The model and the analysis: policies, gateway, engine, energy, metrics."""

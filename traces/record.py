@@ -1,0 +1,145 @@
+"""A run: what a replay, simulated or measured, leaves behind."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from traces.trace import Counts, Floats, Ints
+
+EnergySource = Literal["simulated", "assumed", "nvml", "none"]
+
+UNFINISHED, SERVED, FAILED = 0, 1, 2
+STATUS_NAMES = ("unfinished", "served", "failed")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcomes:
+    """What became of each request, as columns of one length, in trace order.
+
+    Times are seconds since the replay began, NaN where the request never got there.
+
+    Attributes:
+        request_id: Row of the trace.
+        arrival_s: When the trace says that it came.
+        released_s: When the policy let it go to the engine.
+        first_token_s: When its first output token reached the client.
+        finished_s: When its last output token reached the client.
+        prompt_tokens: Tokens prefilled.
+        output_tokens: Tokens received.
+        status: UNFINISHED, SERVED or FAILED, uint8.
+        energy_j: Its share of the energy (see docs/concepts.md for the rule), NaN where unknown.
+    """
+
+    request_id: Ints
+    arrival_s: Floats
+    released_s: Floats
+    first_token_s: Floats
+    finished_s: Floats
+    prompt_tokens: Counts
+    output_tokens: Counts
+    status: NDArray[np.uint8]
+    energy_j: Floats
+
+    def __len__(self) -> int:
+        return len(self.request_id)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Power:
+    """Cumulative energy over time, all GPUs together.
+
+    Attributes:
+        time_s: Seconds since the replay began, ascending, shape (samples,).
+        energy_j: Energy since time 0, non-decreasing, shape (samples,).
+    """
+
+    time_s: Floats
+    energy_j: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class EnergySplit:
+    """Where the joules went; the three sum to the total.
+
+    Attributes:
+        prefill_j: Steps' energy by their prefill tokens.
+        decode_j: Steps' energy by their decoding sequences.
+        idle_j: Everything between the steps, requests waiting or not.
+    """
+
+    prefill_j: float
+    decode_j: float
+    idle_j: float
+
+    @property
+    def total_j(self) -> float:
+        """Sum of the three."""
+        return self.prefill_j + self.decode_j + self.idle_j
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """How a run was made, everything needed to make it again.
+
+    Attributes:
+        run_id: Name of the run's folder.
+        kind: `simulated` or `measured`.
+        started_at: ISO 8601, UTC.
+        trace_name, trace_sha256, trace_source: The trace; the hash is of its source.
+        trace_options: Stretch, limit, time window as given.
+        requests: Requests offered.
+        policy, policy_options: The policy's name and its fields.
+        engine_options: Every engine option in force, vLLM's names.
+        table: Name of the cost table, None for a measured run.
+        table_source: Where the table was measured, in words.
+        gpu: GPU name.
+        gpus: GPUs in use.
+        power_limit_w: Enforced limit of one GPU.
+        idle_w: Power of all GPUs holding the model without work.
+        versions: replay, vLLM, Python and whatever else mattered.
+        seed: Seed of everything drawn.
+        makespan_s: From time 0 to the last completion.
+        energy: The split, None if not metered.
+        energy_source: `simulated`, `assumed` (from an assumed table), `nvml` or `none`.
+        out_of_range_fraction: Fraction of steps outside the table's measured range, None if measured.
+        energy_valid, invalid_reasons: Whether every guard held, and which did not.
+        notes: What the user should know, one sentence each.
+    """
+
+    run_id: str
+    kind: Literal["simulated", "measured"]
+    started_at: str
+    trace_name: str
+    trace_sha256: str
+    trace_source: str
+    trace_options: dict[str, Any]
+    requests: int
+    policy: str
+    policy_options: dict[str, Any]
+    engine_options: dict[str, Any]
+    table: str | None
+    table_source: str | None
+    gpu: str | None
+    gpus: int
+    power_limit_w: float | None
+    idle_w: float | None
+    versions: dict[str, str]
+    seed: int
+    makespan_s: float
+    energy: EnergySplit | None
+    energy_source: EnergySource
+    out_of_range_fraction: float | None
+    energy_valid: bool
+    invalid_reasons: tuple[str, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Run:
+    """One replay: how it was made, what became of each request, and the energy over time."""
+
+    meta: Meta
+    outcomes: Outcomes
+    power: Power
