@@ -1,0 +1,103 @@
+"""Policies by name: the shipped ones, those of installed packages, and any class in a file."""
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, is_dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from sim.policy import Policy
+from sim.settings import parse_settings, settings_of
+
+SHIPPED = {
+    "batch-window": "sim.batch_window:BatchWindow",
+    "immediate": "sim.immediate:Immediate",
+    "offline": "sim.offline:Offline",
+}
+ENTRY_POINTS = "replay.policies"
+
+
+def policy_names() -> list[str]:
+    """Return the names that `--policy` takes, sorted: shipped policies and entry points."""
+    return sorted({*SHIPPED, *(found.name for found in entry_points(group=ENTRY_POINTS))})
+
+
+def make_policy(name: str, options: Mapping[str, str], seed: int = 0) -> Policy:
+    """Return a fresh policy.
+
+    Args:
+        name: A shipped policy, an entry point of the group `replay.policies`, or `file.py:Class`.
+        options: The policy's fields as text, as `--set` gives them.
+        seed: Value of the policy's field `seed`, if it has one that `options` does not set.
+
+    Raises:
+        ValueError: There is no such policy or field, or a value is refused.
+    """
+    policy_class = _find_class(name)
+    values = parse_settings(policy_class, options, f"policy {name}")
+    if "seed" in settings_of(policy_class):
+        values.setdefault("seed", seed)
+    try:
+        policy: Policy = policy_class(**values)
+    except TypeError as error:
+        raise ValueError(f"policy {name}: {error}; give each field a default, or a value by --set") from error
+    return policy
+
+
+def options_of(policy: Policy) -> dict[str, Any]:
+    """Return the policy's settings by name, as a run record keeps them."""
+    if not is_dataclass(policy) or isinstance(policy, type):
+        return {}
+    names = settings_of(type(policy))
+    return {name: value for name, value in asdict(policy).items() if name in names}
+
+
+def name_of(policy: Policy) -> str:
+    """Return the shipped policy's name, or that of the class."""
+    where = f"{type(policy).__module__}:{type(policy).__name__}"
+    return next((name for name, address in SHIPPED.items() if address == where), type(policy).__name__)
+
+
+def _find_class(name: str) -> Callable[..., Any]:
+    if name in SHIPPED:
+        module, _, class_name = SHIPPED[name].partition(":")
+        found: Callable[..., Any] = getattr(importlib.import_module(module), class_name)
+        return found
+    path, colon, class_name = name.rpartition(":")
+    if colon and path.endswith(".py"):
+        return _class_in_file(Path(path), class_name)
+    for entry in entry_points(group=ENTRY_POINTS):
+        if entry.name == name:
+            return _checked(entry.load(), f"entry point {name}")
+    raise ValueError(f"no policy {name!r}; there are {', '.join(policy_names())}, or give FILE.py:CLASS")
+
+
+def _class_in_file(path: Path, class_name: str) -> Callable[..., Any]:
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; --policy takes a name or FILE.py:CLASS")
+    spec = importlib.util.spec_from_file_location(f"policy_file_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module.__name__] = module  # dataclasses look their module up there
+    try:
+        spec.loader.exec_module(module)
+    except (SyntaxError, ImportError) as error:
+        raise ValueError(f"{path}: cannot be loaded: {error}") from error
+    classes = {
+        key: value
+        for key, value in vars(module).items()
+        if isinstance(value, type) and value.__module__ == module.__name__
+    }
+    if class_name not in classes:
+        raise ValueError(f"{path}: no class {class_name!r}; it has {', '.join(sorted(classes)) or 'none'}")
+    return _checked(classes[class_name], f"{path}:{class_name}")
+
+
+def _checked(found: Any, where: str) -> Callable[..., Any]:
+    if not isinstance(found, type) or not callable(getattr(found, "decide", None)):
+        raise ValueError(f"{where} is not a policy; it needs a method decide(now_s, held, running)")
+    return found
