@@ -4,11 +4,10 @@ from collections.abc import Callable, Generator
 from typing import Protocol
 
 import numpy as np
-import simpy
 
 from sim.arrivals import requests_of
+from sim.clock import Clock, Moment, Order
 from sim.gateway import Gateway
-from sim.moment import Moment, Order
 from sim.policy import Policy
 from traces.trace import Floats, Ints, Request, Trace
 
@@ -62,7 +61,7 @@ class Driver:
         self._engine_s = 0.0
         self._progress = progress
         self._gateway = Gateway(policy)
-        self._env = simpy.Environment()
+        self._clock = Clock()
         self._alarm_s: float | None = None
         self._to_submit: list[int] = []
         self._all_arrived = False
@@ -74,10 +73,10 @@ class Driver:
         Raises:
             ValueError: The policy breaks a rule.
         """
-        self._env.process(self._arrivals())
+        self._clock.process(self._arrivals())
         while not self._is_over:
             self._run_engine_ahead()
-            self._env.step()
+            self._clock.step()
         return self._released_s
 
     @property
@@ -86,35 +85,35 @@ class Driver:
 
     def _arrivals(self) -> Generator[Moment, None, None]:
         for request in requests_of(self._trace):
-            if request.arrival_s > self._env.now:
-                yield Moment(self._env, request.arrival_s, Order.ARRIVAL)
-            self._release(self._gateway.arrive(request, self._env.now))
+            if request.arrival_s > self._clock.now:
+                yield self._clock.at(request.arrival_s, Order.ARRIVAL)
+            self._release(self._gateway.arrive(request, self._clock.now))
         self._all_arrived = True
         self._gateway.complete()
 
     def _run_engine_ahead(self) -> None:
         if self._to_submit:
-            self._engine.submit(self._to_submit, self._env.now)
+            self._engine.submit(self._to_submit, self._clock.now)
             self._to_submit = []
-        until_s = self._env.peek()
+        until_s = self._clock.peek()
         if self._engine.idle or until_s <= self._engine_s:
             return
         advanced = self._engine.advance(until_s)
         self._engine_s = advanced.time_s
         if len(advanced.finished):
-            finish = Moment(self._env, advanced.time_s, Order.FINISH)
+            finish = self._clock.at(advanced.time_s, Order.FINISH)
             assert finish.callbacks is not None
             finish.callbacks.append(lambda _: self._finish(len(advanced.finished)))
 
     def _finish(self, count: int) -> None:
         for _ in range(count):
-            self._release(self._gateway.finish(self._env.now))
+            self._release(self._gateway.finish(self._clock.now))
         if self._progress is not None:
             self._progress(count)
 
     def _release(self, requests: tuple[Request, ...]) -> None:
         rows = [request.id for request in requests]
-        self._released_s[rows] = self._env.now
+        self._released_s[rows] = self._clock.now
         self._to_submit += rows
         self._set_alarm()
 
@@ -123,7 +122,7 @@ class Driver:
         if wake_at_s is None or wake_at_s == self._alarm_s:
             return
         self._alarm_s = wake_at_s
-        alarm = Moment(self._env, wake_at_s, Order.ALARM)
+        alarm = self._clock.at(wake_at_s, Order.ALARM)
         assert alarm.callbacks is not None
         alarm.callbacks.append(lambda _: self._ring(wake_at_s))
 
@@ -131,4 +130,4 @@ class Driver:
         if at_s == self._alarm_s:
             self._alarm_s = None
         if at_s == self._gateway.wake_at_s:
-            self._release(self._gateway.alarm(self._env.now))
+            self._release(self._gateway.alarm(self._clock.now))

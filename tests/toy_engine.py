@@ -1,4 +1,8 @@
-"""An engine for tests in both worlds: each request takes a known time, whatever else runs."""
+"""An engine for tests in both worlds: each request takes a known time, whatever else runs.
+
+Times are sums of binary fractions, so exact, and no such sum falls on an arrival of `toy_trace.traces`: what
+comes first is defined in simulated time and chance in real time.
+"""
 
 import asyncio
 import heapq
@@ -9,12 +13,12 @@ import numpy as np
 
 from traces.trace import Ints, Request, Trace
 
-FIRST_TOKEN_S = 0.25
+FIRST_TOKEN_S = 0.25 + 2**-16
 
 
 def service_s(request: Request) -> float:
     """Return how long a request takes from its release to its last token."""
-    return FIRST_TOKEN_S + request.prompt_tokens / 64 + request.output_tokens / 8
+    return FIRST_TOKEN_S + (request.output_tokens - 1) / 8
 
 
 @dataclass(frozen=True, slots=True)

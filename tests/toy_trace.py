@@ -27,8 +27,9 @@ def toy_trace(
 
 
 @st.composite
-def traces(draw: st.DrawFn, max_requests: int = 20, longest_gap_ms: int = 20_000) -> Trace:
-    """Draw a trace whose arrivals lie on whole milliseconds, some of them together."""
-    gaps_ms = draw(st.lists(st.integers(0, longest_gap_ms) | st.just(0), min_size=1, max_size=max_requests))
-    sizes = st.lists(st.integers(1, 300), min_size=len(gaps_ms), max_size=len(gaps_ms))
-    return toy_trace((np.cumsum(gaps_ms) / 1000).tolist(), draw(sizes), draw(sizes))
+def traces(draw: st.DrawFn, max_requests: int = 20, longest_gap_s: int = 20) -> Trace:
+    """Draw a trace whose arrivals lie on multiples of 1/1024 s, some of them together."""
+    gap = st.just(0) | st.integers(0, longest_gap_s * 1024)
+    gaps = draw(st.lists(gap, min_size=1, max_size=max_requests))
+    sizes = st.lists(st.integers(1, 300), min_size=len(gaps), max_size=len(gaps))
+    return toy_trace((np.cumsum(gaps) / 1024).tolist(), draw(sizes), draw(sizes))
