@@ -21,7 +21,7 @@ class Request:
         arrival_s: Seconds after time 0 of the replay.
         prompt_tokens: Tokens to prefill, at least 1.
         output_tokens: Tokens to generate, at least 1.
-        prefix_hashes: One hash per block of the prompt; equal leading hashes mean an equal prefix. Empty: unknown.
+        prefix_hashes: One hash per block of the prompt; equal leading hashes, equal prefix. Empty: unknown.
         session_id: The conversation that the call belongs to.
         request_class: `online` (a person waits) or `offline`.
         deadline_s: When the last token is due, seconds after time 0 of the replay.
@@ -119,7 +119,14 @@ class Trace:
         """Return the requests of `rows` in that order, with other fields changed as given."""
         columns: dict[str, Any] = {
             name: None if column is None else column[rows]
-            for name in ("arrival_s", "prompt_tokens", "output_tokens", "session_id", "is_offline", "deadline_s")
+            for name in (
+                "arrival_s",
+                "prompt_tokens",
+                "output_tokens",
+                "session_id",
+                "is_offline",
+                "deadline_s",
+            )
             if (column := getattr(self, name)) is not None
         }
         columns["prefix"] = None if self.prefix is None else self.prefix.take(rows)
