@@ -1,0 +1,206 @@
+"""CSV formats: which columns mean what, and how to read them in bounded memory."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pyarrow import csv
+
+from traces.cells import CellError, is_zoned, nanoseconds, seconds, whole_numbers
+from traces.rows import LARGEST_COUNT, Rows
+from traces.source_file import SourceFile
+
+BLOCK_BYTES = 1 << 22
+
+
+@dataclass(frozen=True, slots=True)
+class CsvFormat:
+    """What a CSV format calls things; columns are found by name, so order and further columns do not matter.
+
+    Attributes:
+        name: How the format is chosen and printed.
+        time: Column of the arrival.
+        prompt: Column of the input tokens.
+        output: Column of the output tokens.
+        clock: `calendar` for dates and times, `seconds` for seconds since a zero of the file's own.
+        also: Further columns by which the format is told apart.
+        session: Column of the conversation.
+        request_class: Column that says `online` or `offline`, used where it is there.
+        deadline: Column of deadlines in seconds, used where it is there; an empty cell is no deadline.
+        zero_is_failure: Whether the format logs failed calls as zero tokens; else zero is an error.
+    """
+
+    name: str
+    time: str
+    prompt: str
+    output: str
+    clock: Literal["calendar", "seconds"]
+    also: tuple[str, ...] = ()
+    session: str | None = None
+    request_class: str | None = None
+    deadline: str | None = None
+    zero_is_failure: bool = False
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The columns that a file of this format must have."""
+        return (self.time, self.prompt, self.output, *self.also)
+
+
+@dataclass(slots=True)
+class _Parts:
+    """Columns so far, one array a block of the file."""
+
+    ticks: list[NDArray[Any]] = field(default_factory=list)
+    prompt: list[NDArray[np.int32]] = field(default_factory=list)
+    output: list[NDArray[np.int32]] = field(default_factory=list)
+    session: list[NDArray[np.object_]] = field(default_factory=list)
+    offline: list[NDArray[np.bool_]] = field(default_factory=list)
+    deadline: list[NDArray[np.float64]] = field(default_factory=list)
+    left_out: int = 0
+
+
+def read_header(file: SourceFile) -> list[str]:
+    """Return the column names in the first line of `file`."""
+    line = file.head.split(b"\n", 1)[0].decode("utf-8-sig", errors="replace").strip()
+    return [name.strip().strip('"') for name in line.split(",")]
+
+
+def read_csv(file: SourceFile, form: CsvFormat, *, leave_out_zero: bool = False) -> Rows:
+    """Return the rows of a CSV file, read block by block.
+
+    Args:
+        file: Of the format `form`.
+        form: What its columns mean.
+        leave_out_zero: Leave out and count rows with zero tokens, whatever the format.
+
+    Raises:
+        ValueError: A cell breaks a rule (line and value are named), the file breaks off or has no requests.
+    """
+    parts = _Parts()
+    drops = leave_out_zero or form.zero_is_failure
+    zoned: bool | None = None
+    rows_before = 0
+    for batch in _batches(file, form):
+        try:
+            if zoned is None and len(batch):
+                zoned = is_zoned(batch.column(form.time)[0].as_py())
+            _append(parts, batch, form, bool(zoned), drops)
+        except CellError as bad:
+            line = _line_of_row(file, rows_before + bad.row)
+            raise ValueError(f"{file.path}, line {line}: {bad.rule}") from None
+        rows_before += len(batch)
+    if not sum(map(len, parts.ticks)):
+        what = (
+            f"all its {parts.left_out:,} rows have zero tokens"
+            if parts.left_out
+            else "no rows after the header"
+        )
+        raise ValueError(f"{file.path}: {what}; a trace needs at least 1 request")
+    return Rows(
+        ticks=np.concatenate(parts.ticks),
+        ticks_per_s=1e9 if form.clock == "calendar" else 1.0,
+        is_calendar=form.clock == "calendar",
+        prompt_tokens=np.concatenate(parts.prompt),
+        output_tokens=np.concatenate(parts.output),
+        session_id=np.concatenate(parts.session) if parts.session else None,
+        is_offline=np.concatenate(parts.offline) if parts.offline else None,
+        deadline_s=np.concatenate(parts.deadline) if parts.deadline else None,
+        notes=left_out_notes(parts.left_out, form.zero_is_failure),
+    )
+
+
+def left_out_notes(rows: int, failures: bool) -> tuple[str, ...]:
+    """Return the note on `rows` rows with zero tokens left out, none if there were none."""
+    if not rows:
+        return ()
+    what = "failed calls (zero tokens)" if failures else "rows with zero tokens"
+    return (f"Left out {rows:,} {what}.",)
+
+
+def _batches(file: SourceFile, form: CsvFormat) -> Iterator[Any]:
+    header = read_header(file)
+    optional = (form.session, form.request_class, form.deadline)
+    wanted = [form.time, form.prompt, form.output, *(name for name in optional if name in header)]
+    with file.open() as stream:
+        try:
+            yield from csv.open_csv(
+                stream,
+                read_options=csv.ReadOptions(block_size=BLOCK_BYTES),
+                convert_options=csv.ConvertOptions(
+                    include_columns=wanted, column_types=dict.fromkeys(wanted, pa.string())
+                ),
+            )
+        except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
+            raise ValueError(f"{file.path}: not a readable CSV file: {error}") from error
+
+
+def _append(parts: _Parts, batch: Any, form: CsvFormat, zoned: bool, drops: bool) -> None:
+    ticks, prompt, output = (
+        _cells(batch, form.time, lambda texts: _ticks(texts, form, zoned)),
+        _cells(batch, form.prompt, lambda texts: whole_numbers(texts, LARGEST_COUNT)),
+        _cells(batch, form.output, lambda texts: whole_numbers(texts, LARGEST_COUNT)),
+    )
+    keep = (prompt > 0) & (output > 0)
+    if not drops and not keep.all():
+        row = int(np.argmin(keep))
+        column = form.prompt if prompt[row] == 0 else form.output
+        way_out = "leave such rows out with `replay trace convert --leave-out-zero`"
+        raise CellError(row, f"{column} must be at least 1, got 0; {way_out}")
+    parts.left_out += len(keep) - int(np.count_nonzero(keep))
+    parts.ticks.append(ticks[keep])
+    parts.prompt.append(prompt[keep].astype(np.int32))
+    parts.output.append(output[keep].astype(np.int32))
+    names = batch.schema.names
+    if form.session and form.session in names:
+        parts.session.append(_sessions(batch.column(form.session))[keep])
+    if form.request_class and form.request_class in names:
+        parts.offline.append(_cells(batch, form.request_class, _offline)[keep])
+    if form.deadline and form.deadline in names:
+        parts.deadline.append(_cells(batch, form.deadline, _deadlines)[keep])
+
+
+def _cells(batch: Any, column: str, parse: Any) -> NDArray[Any]:
+    try:
+        values: NDArray[Any] = parse(batch.column(column))
+    except CellError as bad:
+        raise CellError(bad.row, f"{column} {bad.rule}") from None
+    return values
+
+
+def _ticks(texts: Any, form: CsvFormat, zoned: bool) -> NDArray[Any]:
+    return nanoseconds(texts, zoned) if form.clock == "calendar" else seconds(texts)
+
+
+def _sessions(texts: Any) -> NDArray[np.object_]:
+    return np.array([text or None for text in texts.to_pylist()], dtype=object)
+
+
+def _offline(texts: Any) -> NDArray[np.bool_]:
+    values = texts.to_pylist()
+    for row, value in enumerate(values):
+        if value not in ("online", "offline"):
+            raise CellError(row, f"must be online or offline, got {value!r}")
+    return np.array([value == "offline" for value in values])
+
+
+def _deadlines(texts: Any) -> NDArray[np.float64]:
+    given = np.array([bool(text) for text in texts.to_pylist()])
+    values = np.full(len(given), np.nan)
+    where = np.flatnonzero(given)
+    try:
+        values[where] = seconds(texts.take(pa.array(where)))
+    except CellError as bad:
+        raise CellError(int(where[bad.row]), bad.rule) from None
+    return values
+
+
+def _line_of_row(file: SourceFile, row: int) -> int:
+    """Return the line of data row `row`, counted from 1, blank lines included."""
+    with file.open() as stream:
+        filled = (number for number, line in enumerate(stream, start=1) if line.strip())
+        return next(islice(filled, row + 1, None))

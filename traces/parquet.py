@@ -1,0 +1,222 @@
+"""A trace as a Parquet file: the project's own format."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from traces.rows import LARGEST_COUNT, Origin, sort
+from traces.source_file import SourceFile
+from traces.trace import Counts, Floats, PrefixBlocks, Trace
+from traces.whole_files import whole_file
+
+ROW_GROUP_ROWS = 1 << 20
+NEEDED = ("arrival_s", "prompt_tokens", "output_tokens")
+
+
+def write_trace(trace: Trace, path: Path, *, overwrite: bool = False) -> None:
+    """Write `trace` to `path`, whole or not at all.
+
+    Args:
+        trace: At least one request.
+        path: Ends in `.parquet`, as a habit, not a rule.
+        overwrite: Whether an existing file may be replaced.
+
+    Raises:
+        ValueError: The trace is empty, or `path` exists and may not be replaced.
+    """
+    if not len(trace):
+        raise ValueError(f"trace {trace.name} has no requests; nothing to write to {path}")
+    schema = _schema(trace)
+    floats = [name for name in ("arrival_s", "deadline_s") if name in schema.names]
+    options: dict[str, Any] = {
+        "compression": "zstd",
+        "column_encoding": dict.fromkeys(floats, "BYTE_STREAM_SPLIT"),
+    }
+    options["use_dictionary"] = [name for name in schema.names if name not in (*floats, "prefix_hashes")]
+    with whole_file(path, overwrite=overwrite) as part, pq.ParquetWriter(part, schema, **options) as writer:
+        for start in range(0, len(trace), ROW_GROUP_ROWS):
+            writer.write_table(_table(trace, slice(start, start + ROW_GROUP_ROWS), schema))
+
+
+def read_parquet(file: SourceFile) -> Trace:
+    """Return the trace in a Parquet file.
+
+    A file that says nothing of its origin is its own source.
+
+    Raises:
+        ValueError: The file is not whole, lacks a column, or a value breaks a rule (row and value are named).
+    """
+    try:
+        parquet = pq.ParquetFile(file.path)
+        return _read(file, parquet)
+    except (pa.ArrowInvalid, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise ValueError(f"{file.path}: not a whole Parquet file; get or write it again ({error})") from error
+
+
+def _read(file: SourceFile, parquet: Any) -> Trace:
+    names = parquet.schema_arrow.names
+    for name in NEEDED:
+        if name not in names:
+            raise ValueError(f"{file.path}: no column {name}; it has {', '.join(names) or 'none'}")
+    if not parquet.metadata.num_rows:
+        raise ValueError(f"{file.path}: it has no rows; a trace needs at least 1 request")
+    reader = _Reader(file.path, parquet)
+    facts = _facts(file, parquet.schema_arrow.metadata or {})
+    return sort(
+        Trace(
+            name=facts.name,
+            source=facts.source,
+            licence=facts.licence,
+            sha256=facts.sha256,
+            arrival_s=reader.times("arrival_s"),
+            prompt_tokens=reader.counts("prompt_tokens"),
+            output_tokens=reader.counts("output_tokens"),
+            prefix=reader.prefix() if "prefix_hashes" in names else None,
+            session_id=reader.texts("session_id") if "session_id" in names else None,
+            is_offline=reader.is_offline() if "request_class" in names else None,
+            deadline_s=reader.times("deadline_s", optional=True) if "deadline_s" in names else None,
+            notes=tuple(json.loads((parquet.schema_arrow.metadata or {}).get(b"notes", b"[]"))),
+            synthetic=facts.synthetic,
+        )
+    )
+
+
+def _facts(file: SourceFile, metadata: Mapping[bytes, bytes]) -> Origin:
+    def fact(key: str) -> str | None:
+        value = metadata.get(key.encode())
+        return None if value is None else value.decode()
+
+    return Origin(
+        name=fact("name") or file.stem,
+        source=fact("source") or f"file {file.path.name}",
+        licence=fact("licence") or "unknown",
+        sha256=fact("sha256") or file.sha256(),
+        synthetic=fact("synthetic") == "true",
+    )
+
+
+class _Reader:
+    """Columns of a Parquet file, one read at a time, checked."""
+
+    def __init__(self, path: Path, parquet: Any) -> None:
+        self._path = path
+        self._parquet = parquet
+
+    def times(self, name: str, *, optional: bool = False) -> Floats:
+        column = self._numbers(name)
+        if not optional:
+            self._whole(column, name)
+        values: Floats = column.cast(pa.float64()).to_numpy()
+        known = np.isfinite(values) & (values >= 0)
+        self._demand(known | np.isnan(values) if optional else known, values, name, "a number of at least 0")
+        return values
+
+    def counts(self, name: str) -> Counts:
+        column = self._numbers(name)
+        self._whole(column, name)
+        values: NDArray[Any] = column.to_numpy()
+        rule = f"a whole number from 1 to {LARGEST_COUNT:,}"
+        holds = (values >= 1) & (values <= LARGEST_COUNT)
+        if values.dtype.kind == "f":
+            holds &= np.floor(values) == values
+        self._demand(holds, values, name, rule)
+        return values.astype(np.int32)
+
+    def prefix(self) -> PrefixBlocks | None:
+        column = self._column("prefix_hashes")
+        tokens = (self._parquet.schema_arrow.metadata or {}).get(b"block_tokens")
+        if tokens is None:
+            raise ValueError(
+                f"{self._path}: prefix_hashes without block_tokens in the file's metadata; write there how "
+                "many tokens a hash stands for"
+            )
+        lists = column.combine_chunks()
+        hashes = lists.flatten().to_numpy(zero_copy_only=False).astype(np.int64)
+        lengths = lists.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
+        return PrefixBlocks(hashes, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), int(tokens))
+
+    def texts(self, name: str) -> NDArray[np.object_]:
+        values = self._column(name).cast(pa.string()).to_pylist()
+        return np.array(values, dtype=object)
+
+    def is_offline(self) -> NDArray[np.bool_]:
+        values = self.texts("request_class")
+        known = np.array([value in ("online", "offline") for value in values])
+        self._demand(known, values, "request_class", "online or offline")
+        offline: NDArray[np.bool_] = values == "offline"
+        return offline
+
+    def _column(self, name: str) -> Any:
+        return self._parquet.read(columns=[name]).column(name)
+
+    def _numbers(self, name: str) -> Any:
+        column = self._column(name)
+        if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+            raise ValueError(f"{self._path}: column {name} must hold numbers, it holds {column.type}")
+        return column
+
+    def _whole(self, column: Any, name: str) -> None:
+        if column.null_count:
+            row = column.is_null().to_numpy().argmax()
+            raise ValueError(f"{self._path}, row {row}: {name} must be given, but is missing")
+
+    def _demand(self, holds: NDArray[np.bool_], values: Any, name: str, rule: str) -> None:
+        if not holds.all():
+            row = int(np.argmin(holds))
+            raise ValueError(f"{self._path}, row {row}: {name} must be {rule}, got {values[row]}")
+
+
+def _schema(trace: Trace) -> Any:
+    fields = [("arrival_s", pa.float64()), ("prompt_tokens", pa.int32()), ("output_tokens", pa.int32())]
+    if trace.prefix is not None:
+        fields.append(("prefix_hashes", pa.list_(pa.int64())))
+    if trace.session_id is not None:
+        fields.append(("session_id", pa.string()))
+    if trace.is_offline is not None:
+        fields.append(("request_class", pa.string()))
+    if trace.deadline_s is not None:
+        fields.append(("deadline_s", pa.float64()))
+    facts: dict[bytes | str, bytes | str] = {
+        "name": trace.name,
+        "source": trace.source,
+        "licence": trace.licence,
+        "sha256": trace.sha256,
+        "synthetic": "true" if trace.synthetic else "false",
+        "notes": json.dumps(trace.notes),
+    }
+    if trace.prefix is not None:
+        facts["block_tokens"] = str(trace.prefix.block_tokens)
+    return pa.schema(
+        [pa.field(name, kind, nullable=name not in NEEDED) for name, kind in fields], metadata=facts
+    )
+
+
+def _table(trace: Trace, rows: slice, schema: Any) -> Any:
+    needed = (trace.arrival_s, trace.prompt_tokens, trace.output_tokens)
+    arrays: list[Any] = [pa.array(column[rows]) for column in needed]
+    if trace.prefix is not None:
+        arrays.append(_lists(trace.prefix, rows))
+    if trace.session_id is not None:
+        arrays.append(pa.array(trace.session_id[rows].tolist(), pa.string()))
+    if trace.is_offline is not None:
+        classes = ["offline" if offline else "online" for offline in trace.is_offline[rows].tolist()]
+        arrays.append(pa.array(classes, pa.string()))
+    if trace.deadline_s is not None:
+        arrays.append(pa.array(trace.deadline_s[rows], from_pandas=True))
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _lists(prefix: PrefixBlocks, rows: slice) -> Any:
+    offsets = prefix.offsets[rows.start : rows.stop + 1]
+    hashes = prefix.hashes[offsets[0] : offsets[-1]]
+    starts: Any = pa.array((offsets - offsets[0]).astype(np.int32))
+    values: Any = pa.array(hashes)
+    return pa.ListArray.from_arrays(starts, values)
