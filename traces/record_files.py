@@ -1,0 +1,138 @@
+"""A run on disk: a folder with run.json, requests.parquet and power.parquet, there whole or not at all."""
+
+import json
+import math
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from traces.record import STATUS_NAMES, EnergySplit, Meta, Outcomes, Power, Run
+from traces.whole_files import ensure_free, whole_folder
+
+FORMAT = 1
+META_FILE, OUTCOMES_FILE, POWER_FILE = "run.json", "requests.parquet", "power.parquet"
+TIMES = ("arrival_s", "released_s", "first_token_s", "finished_s", "energy_j")
+COUNTS = ("prompt_tokens", "output_tokens")
+
+
+def write_run(run: Run, directory: Path, *, overwrite: bool = False) -> None:
+    """Write `run` to the folder `directory`, whole or not at all.
+
+    Args:
+        run: Its NaN times become null, its None facts null; nothing missing becomes 0.
+        directory: Must not exist, unless it is a run record and may be overwritten.
+        overwrite: Whether a run record that lies there may be replaced.
+
+    Raises:
+        ValueError: `directory` exists and may not be replaced, or the folder above it is missing.
+    """
+    ensure_record_free(directory, overwrite=overwrite)
+    facts = {"format": FORMAT, **_without_nan(asdict(run.meta))}
+    text = json.dumps(facts, indent=2, allow_nan=False) + "\n"
+    with whole_folder(directory, overwrite=overwrite) as part:
+        (part / META_FILE).write_text(text)
+        _write(part / OUTCOMES_FILE, _outcomes_table(run.outcomes))
+        _write(part / POWER_FILE, _table({"time_s": run.power.time_s, "energy_j": run.power.energy_j}))
+
+
+def ensure_record_free(directory: Path, *, overwrite: bool = False) -> None:
+    """Refuse a folder that `write_run` would refuse, before the run that would be lost.
+
+    Raises:
+        ValueError: `directory` exists and is no run record that may be replaced, or its parent is missing.
+    """
+    ensure_free(directory, overwrite=overwrite)
+    if directory.exists() and not (directory / META_FILE).is_file():
+        raise ValueError(f"{directory}: exists and is no run record; choose another name")
+
+
+def read_run(directory: Path) -> Run:
+    """Return the run in the folder `directory`.
+
+    Raises:
+        OSError: A file of it cannot be read.
+        ValueError: A file is damaged, of another version, or they do not fit together.
+    """
+    meta = _read_meta(directory / META_FILE)
+    requests = _read(directory / OUTCOMES_FILE)
+    power = _read(directory / POWER_FILE)
+    if len(requests) != meta.requests:
+        raise ValueError(
+            f"{directory}: {META_FILE} tells of {meta.requests:,} requests, {OUTCOMES_FILE} has "
+            f"{len(requests):,}; the record has been changed by hand"
+        )
+    status = requests.column("status").to_pylist()
+    unknown = set(status) - set(STATUS_NAMES)
+    if unknown:
+        raise ValueError(
+            f"{directory / OUTCOMES_FILE}: no status {unknown.pop()!r}; there are {STATUS_NAMES}"
+        )
+    times = {name: _floats(requests, name) for name in TIMES}
+    counts = {name: requests.column(name).to_numpy().astype(np.int32) for name in COUNTS}
+    outcomes = Outcomes(
+        request_id=requests.column("request_id").to_numpy().astype(np.int64),
+        status=np.array([STATUS_NAMES.index(one) for one in status], dtype=np.uint8),
+        **times,
+        **counts,
+    )
+    return Run(meta, outcomes, Power(_floats(power, "time_s"), _floats(power, "energy_j")))
+
+
+def _outcomes_table(outcomes: Outcomes) -> Any:
+    names = np.array(STATUS_NAMES, dtype=object)
+    columns = {field.name: getattr(outcomes, field.name) for field in fields(outcomes)}
+    return _table({**columns, "status": names[outcomes.status]})
+
+
+def _table(columns: dict[str, Any]) -> Any:
+    return pa.table({name: pa.array(values, from_pandas=True) for name, values in columns.items()})
+
+
+def _write(path: Path, table: Any) -> None:
+    pq.write_table(table, path, compression="zstd")
+
+
+def _read(path: Path) -> Any:
+    try:
+        return pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise ValueError(f"{path}: not a whole Parquet file ({error})") from error
+
+
+def _floats(table: Any, name: str) -> Any:
+    if name not in table.column_names:
+        raise ValueError(f"no column {name} in the run record; it has {', '.join(table.column_names)}")
+    return table.column(name).cast(pa.float64()).to_numpy()
+
+
+def _read_meta(path: Path) -> Meta:
+    try:
+        facts = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not whole JSON ({error})") from error
+    version = facts.pop("format", None) if isinstance(facts, dict) else None
+    if version != FORMAT:
+        raise ValueError(f"{path}: its format is {version!r}, this version of replay reads {FORMAT}")
+    names = {field.name for field in fields(Meta)}
+    if facts.keys() != names:
+        raise ValueError(f"{path}: fields {', '.join(sorted(facts.keys() ^ names))} are missing or not known")
+    facts["energy"] = None if facts["energy"] is None else EnergySplit(**facts["energy"])
+    facts["invalid_reasons"] = tuple(facts["invalid_reasons"])
+    facts["notes"] = tuple(facts["notes"])
+    return Meta(**facts)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(one) for one in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and math.isnan(value) else value
