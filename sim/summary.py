@@ -1,0 +1,102 @@
+"""The summary of a run: what `replay` prints."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sim import metrics
+from traces.record import FAILED, EnergySource, Run
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A run in numbers, simulated or measured; None where there is no such number.
+
+    Attributes:
+        total_energy_j: From time 0 to the last completion, idle included; the sum of the next three.
+        prefill_energy_j: Steps' energy by their prompt tokens.
+        decode_energy_j: Steps' energy by their decoding sequences.
+        idle_energy_j: Everything between the steps, requests waiting or not.
+        mean_power_w: total_energy_j / makespan_s.
+        energy_j_per_request: total_energy_j / served.
+        energy_j_per_output_token: total_energy_j / output tokens of the served requests.
+        energy_j_per_token: total_energy_j / prompt and output tokens of the served requests.
+        makespan_s: From time 0 to the last completion.
+        requests: Offered.
+        served: Of these, with all their tokens.
+        failed: Of these, given up by the engine.
+        ttft_p50_s, ttft_p90_s, ttft_p99_s: Quantiles of the time to first token, from the arrival.
+        tpot_p50_s, tpot_p90_s, tpot_p99_s: Quantiles of the time per output token after the first.
+        e2e_p50_s, e2e_p90_s, e2e_p99_s: Quantiles of the time from arrival to last token.
+        out_of_range_fraction: Steps outside the table's measured range, of all steps; None if measured.
+        table: Name of the cost table; None if measured.
+        energy_source: `simulated`, `assumed`, `nvml` or `none`.
+        energy_valid: Whether every guard held.
+        invalid_reasons: Which did not.
+    """
+
+    total_energy_j: float | None
+    prefill_energy_j: float | None
+    decode_energy_j: float | None
+    idle_energy_j: float | None
+    mean_power_w: float | None
+    energy_j_per_request: float | None
+    energy_j_per_output_token: float | None
+    energy_j_per_token: float | None
+    makespan_s: float
+    requests: int
+    served: int
+    failed: int
+    ttft_p50_s: float | None
+    ttft_p90_s: float | None
+    ttft_p99_s: float | None
+    tpot_p50_s: float | None
+    tpot_p90_s: float | None
+    tpot_p99_s: float | None
+    e2e_p50_s: float | None
+    e2e_p90_s: float | None
+    e2e_p99_s: float | None
+    out_of_range_fraction: float | None
+    table: str | None
+    energy_source: EnergySource
+    energy_valid: bool
+    invalid_reasons: tuple[str, ...]
+
+
+def summarize(run: Run) -> Summary:
+    """Return the summary of `run`, by the definitions of `sim.metrics`."""
+    meta, outcomes, energy = run.meta, run.outcomes, run.meta.energy
+    total_j = None if energy is None else energy.total_j
+    served = metrics.served(outcomes)
+    requests_served = int(np.count_nonzero(served))
+    output_tokens = int(outcomes.output_tokens[served].sum(dtype=np.int64))
+    prompt_tokens = int(outcomes.prompt_tokens[served].sum(dtype=np.int64))
+    ttft, tpot, e2e = metrics.ttft_s(outcomes), metrics.tpot_s(outcomes), metrics.e2e_s(outcomes)
+    return Summary(
+        total_energy_j=total_j,
+        prefill_energy_j=None if energy is None else energy.prefill_j,
+        decode_energy_j=None if energy is None else energy.decode_j,
+        idle_energy_j=None if energy is None else energy.idle_j,
+        mean_power_w=metrics.ratio(total_j, meta.makespan_s),
+        energy_j_per_request=metrics.ratio(total_j, requests_served),
+        energy_j_per_output_token=metrics.ratio(total_j, output_tokens),
+        energy_j_per_token=metrics.ratio(total_j, prompt_tokens + output_tokens),
+        makespan_s=meta.makespan_s,
+        requests=meta.requests,
+        served=requests_served,
+        failed=int(np.count_nonzero(outcomes.status == FAILED)),
+        ttft_p50_s=metrics.quantile(ttft, 0.50),
+        ttft_p90_s=metrics.quantile(ttft, 0.90),
+        ttft_p99_s=metrics.quantile(ttft, 0.99),
+        tpot_p50_s=metrics.quantile(tpot, 0.50),
+        tpot_p90_s=metrics.quantile(tpot, 0.90),
+        tpot_p99_s=metrics.quantile(tpot, 0.99),
+        e2e_p50_s=metrics.quantile(e2e, 0.50),
+        e2e_p90_s=metrics.quantile(e2e, 0.90),
+        e2e_p99_s=metrics.quantile(e2e, 0.99),
+        out_of_range_fraction=meta.out_of_range_fraction,
+        table=meta.table,
+        energy_source=meta.energy_source,
+        energy_valid=meta.energy_valid,
+        invalid_reasons=meta.invalid_reasons,
+    )
