@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from traces.reading import read_trace
@@ -283,6 +283,7 @@ def test_an_unknown_format_name_is_refused(read: Read) -> None:
         read(VIDUR, "1,2,3", form="csw")
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 10**13), min_size=1, max_size=50))
 def test_microseconds_survive_as_the_nearest_float(
     tmp_path_factory: pytest.TempPathFactory, us: list[int]
