@@ -1,7 +1,12 @@
 """Engine options, with vLLM's names and meanings."""
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, get_args
+
+SchedulingPolicy = Literal["fcfs", "priority"]
+TRUE, FALSE = ("true", "1", "yes", ""), ("false", "0", "no")
+ALIASES = {"num_gpu_blocks_override": "num_gpu_blocks"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +24,9 @@ class EngineOptions:
         scheduling_policy: Who goes first, `fcfs` or `priority`.
         enable_prefix_caching: Whether equal prefixes share KV blocks.
         async_scheduling: Whether a step is scheduled while the one before it runs.
+
+    Raises:
+        ValueError: A value or a combination that vLLM refuses.
     """
 
     max_num_batched_tokens: int = 8192
@@ -28,6 +36,92 @@ class EngineOptions:
     block_size: int = 16
     enable_chunked_prefill: bool = True
     long_prefill_token_threshold: int = 0
-    scheduling_policy: Literal["fcfs", "priority"] = "fcfs"
+    scheduling_policy: SchedulingPolicy = "fcfs"
     enable_prefix_caching: bool = True
     async_scheduling: bool = True
+
+    def __post_init__(self) -> None:
+        for name, least in LEAST.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be >= {least}, got {getattr(self, name)}")
+        if self.scheduling_policy not in get_args(SchedulingPolicy):
+            known = ", ".join(get_args(SchedulingPolicy))
+            raise ValueError(f"scheduling_policy must be one of {known}, got {self.scheduling_policy!r}")
+        if self.max_num_batched_tokens < self.max_num_seqs:
+            raise ValueError(
+                f"max_num_batched_tokens must be >= max_num_seqs ({self.max_num_seqs}), "
+                f"got {self.max_num_batched_tokens}: raise it or lower max_num_seqs"
+            )
+        if not self.enable_chunked_prefill and self.max_num_batched_tokens < self.max_model_len:
+            raise ValueError(
+                f"without chunked prefill max_num_batched_tokens must be >= max_model_len "
+                f"({self.max_model_len}), got {self.max_num_batched_tokens}: raise it or lower max_model_len"
+            )
+
+
+LEAST = {
+    "max_num_batched_tokens": 1,
+    "max_num_seqs": 1,
+    "max_model_len": 1,
+    "num_gpu_blocks": 2,
+    "block_size": 1,
+    "long_prefill_token_threshold": 0,
+}
+DEFAULTS = EngineOptions()
+
+
+def from_strings(pairs: Mapping[str, str], defaults: EngineOptions = DEFAULTS) -> EngineOptions:
+    """Return `defaults` with the options of `pairs` put in, as a command line gives them.
+
+    Names are vLLM's, with `-` or `_`; a flag may be negated by `no_`. As in vLLM, what is not given follows
+    what is: the budget is at most max_num_seqs * max_model_len, but without chunked prefill at least
+    max_model_len, and max_num_seqs is at most the budget.
+
+    Args:
+        pairs: Names and values, like {"max_num_seqs": "128", "no-async-scheduling": ""}.
+        defaults: What holds where nothing is given.
+
+    Raises:
+        ValueError: An unknown name, a value that does not parse, or options that vLLM refuses.
+    """
+    given: dict[str, Any] = {}
+    for name, text in pairs.items():
+        option, value = _parse(name, text)
+        given[option] = value
+    chunked = given.get("enable_chunked_prefill", defaults.enable_chunked_prefill)
+    model_len = given.get("max_model_len", defaults.max_model_len)
+    seqs = given.get("max_num_seqs", defaults.max_num_seqs)
+    budget = defaults.max_num_batched_tokens if chunked else max(defaults.max_num_batched_tokens, model_len)
+    budget = given.setdefault("max_num_batched_tokens", min(budget, seqs * model_len))
+    given.setdefault("max_num_seqs", min(seqs, budget))
+    return replace(defaults, **given)
+
+
+def _parse(name: str, text: str) -> tuple[str, Any]:
+    option = name.strip().lstrip("-").replace("-", "_")
+    negated = option.startswith("no_")
+    option = option.removeprefix("no_")
+    option = ALIASES.get(option, option)
+    kinds = {field.name: field.type for field in fields(EngineOptions)}
+    kind = kinds.get(option)
+    if kind is None or (negated and kind is not bool):
+        raise ValueError(f"no engine option {name!r}; there are {', '.join(sorted([*kinds, *ALIASES]))}")
+    if kind is bool:
+        return option, _truth(name, text) != negated
+    if kind is int:
+        return option, _whole_number(name, text)
+    return option, text.strip()
+
+
+def _truth(name: str, text: str) -> bool:
+    word = text.strip().lower()
+    if word not in TRUE + FALSE:
+        raise ValueError(f"{name} must be true or false, got {text!r}")
+    return word in TRUE
+
+
+def _whole_number(name: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"{name} must be a whole number, got {text!r}") from None
