@@ -1,0 +1,162 @@
+"""Decode runs: steps in which nobody comes, goes or prefills, which differ only in their KV tokens.
+
+A step of a run takes the same few operations however many requests decode; the requests themselves are
+brought up to date once, at the end of the run. Every step is decided at the same moment and costs the same as
+it would be one by one.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from sim.compiled import compiled
+from sim.engine_state import FLIGHT_OUTPUT_S, GPU_END_S, INPUT_HEAD, NOW_S, RUNS_ALLOWED, Engine
+from sim.gpu_step import Load, add_energy, run_on_gpu
+from sim.scheduler import begin_step
+from sim.scheduler_state import (
+    BLOCKS,
+    COMPUTED,
+    FREE_BLOCKS,
+    HEAD_BLOCKED,
+    IN_FLIGHT,
+    INPUT_S,
+    NOBODY,
+    OLDEST_FLIGHT,
+    ORDER,
+    OUTPUT_TOKENS,
+    PROMPT_TOKENS,
+    RECEIVED,
+    ROW,
+    RUNNING,
+    STEADY,
+    WAITING,
+    Scheduler,
+)
+from sim.step_events import has_room, tell_run_step
+from traces.trace import Ints
+
+
+class Shares(NamedTuple):
+    """Sums over the steps of a run, from which each request's share follows.
+
+    Attributes:
+        each_j: Joules that every sequence gets.
+        kv_token_j: Joules for each KV token that a sequence had at the run's first step.
+        growth_j: Joules for the KV tokens that it has gained since: one more in each step.
+    """
+
+    each_j: float
+    kv_token_j: float
+    growth_j: float
+
+
+@compiled
+def may_run(e: Engine) -> bool:
+    """Say whether the next step is one token for every running request, like the last one."""
+    s = e.scheduler
+    if s.number[STEADY] == 0 or s.number[IN_FLIGHT] != s.rules.depth - 1 or e.number[RUNS_ALLOWED] == 0:
+        return False
+    running = s.number[RUNNING]
+    admits = s.number[WAITING] > 0 and running < min(s.rules.max_seqs, s.rules.budget)
+    return running > 0 and (not admits or s.number[HEAD_BLOCKED] == 1)
+
+
+@compiled
+def run_decodes(e: Engine, open_until_s: float) -> int:
+    """Run the decode steps that are decided before `open_until_s` and before anything else happens.
+
+    Returns:
+        How many there were.
+    """
+    s = e.scheduler
+    most = longest_run(s)
+    kv_tokens = kv_tokens_of_next_step(s)
+    crossing = sequences_by_block_end(s)
+    before_s = min(open_until_s, next_input_s(e))
+    running, block_size = s.number[RUNNING], s.rules.block_size
+    steps = 0
+    each_j = kv_token_j = growth_j = 0.0
+    while steps < most and has_room(e) and (steps == 0 or e.tally[NOW_S] < before_s):
+        new_blocks = crossing[steps % block_size]
+        if new_blocks > s.number[FREE_BLOCKS]:
+            break
+        s.number[FREE_BLOCKS] -= new_blocks
+        begin_step(s)
+        decided_s = e.tally[NOW_S]
+        load = Load(0, 0, 0.0, running, kv_tokens)
+        _, decode_j, kv_j = run_on_gpu(e, decided_s, load)
+        each_j += (decode_j - kv_j) / running
+        kv_token_j += kv_j / kv_tokens
+        growth_j += kv_j / kv_tokens * steps
+        tell_run_step(e, decided_s, load, steps)
+        wait_for_oldest(e)
+        kv_tokens += running
+        steps += 1
+    update_requests(e, steps, Shares(each_j, kv_token_j, growth_j))
+    return steps
+
+
+@compiled
+def longest_run(s: Scheduler) -> int:
+    """Return how many steps every running request can still take before the first one has its last token."""
+    least = np.iinfo(np.int64).max
+    for place in range(s.number[RUNNING]):
+        seat = s.seating[ORDER, place]
+        row = s.seats[seat, ROW]
+        most = s.requests[row, PROMPT_TOKENS] + s.requests[row, OUTPUT_TOKENS]
+        least = min(least, most - 1 - s.seats[seat, COMPUTED])
+    return least if s.rules.depth == 2 else least - 1
+
+
+@compiled
+def kv_tokens_of_next_step(s: Scheduler) -> int:
+    """Return the KV tokens that the running requests read in the next step, the new ones included."""
+    kv_tokens = 0
+    for place in range(s.number[RUNNING]):
+        kv_tokens += s.seats[s.seating[ORDER, place], COMPUTED] + 1
+    return kv_tokens
+
+
+@compiled
+def sequences_by_block_end(s: Scheduler) -> Ints:
+    """Return how many sequences need a new block in step i of a run, at index i modulo the block size."""
+    crossing = np.zeros(s.rules.block_size, np.int64)
+    for place in range(s.number[RUNNING]):
+        crossing[-s.seats[s.seating[ORDER, place], COMPUTED] % s.rules.block_size] += 1
+    return crossing
+
+
+@compiled
+def next_input_s(e: Engine) -> float:
+    """Return when the next request reaches the engine core, infinity if none is on its way."""
+    row = e.number[INPUT_HEAD]
+    return np.inf if row == NOBODY else float(e.results[row, INPUT_S])
+
+
+@compiled
+def wait_for_oldest(e: Engine) -> None:
+    """Move on to the output of the oldest step in flight, the one just launched being the newest."""
+    oldest = e.scheduler.number[OLDEST_FLIGHT]
+    just_launched_s = e.tally[GPU_END_S] + e.timing.output_s
+    if e.scheduler.rules.depth == 1:
+        e.tally[NOW_S] = just_launched_s
+    else:
+        e.tally[NOW_S] = max(e.tally[NOW_S], e.tally[FLIGHT_OUTPUT_S + oldest])
+        e.tally[FLIGHT_OUTPUT_S + oldest] = just_launched_s
+
+
+@compiled
+def update_requests(e: Engine, steps: int, shares: Shares) -> None:
+    """Bring the running requests up to date with the run's steps."""
+    if steps == 0:
+        return
+    s = e.scheduler
+    block_size = s.rules.block_size
+    for place in range(s.number[RUNNING]):
+        seat = s.seating[ORDER, place]
+        row = s.seats[seat, ROW]
+        kv_tokens = s.seats[seat, COMPUTED] + 1
+        add_energy(e, row, shares.each_j + shares.kv_token_j * kv_tokens + shares.growth_j)
+        s.seats[seat, COMPUTED] += steps
+        s.seats[seat, BLOCKS] = (s.seats[seat, COMPUTED] + block_size - 1) // block_size
+        s.requests[row, RECEIVED] += steps

@@ -1,0 +1,136 @@
+"""The engine core's loop: take in what has arrived, decide a step, wait for the oldest one's output.
+
+With async scheduling two steps are in flight: step k + 1 is decided when the output of step k - 1 has been
+processed, while step k is on the GPU. Without, one step is in flight.
+"""
+
+import numpy as np
+
+from sim.compiled import compiled, compiled_entry
+from sim.decode_run import may_run, next_input_s, run_decodes
+from sim.engine_state import FLIGHT_OUTPUT_S, GPU_END_S, INPUT_HEAD, INPUT_TAIL, NOW_S, Engine
+from sim.gpu_step import load_of_batch, run_on_gpu, share_out
+from sim.scheduler import has_requests, process_output, schedule
+from sim.scheduler_state import (
+    BATCH_SIZE,
+    FINISHED_HEAD,
+    FINISHED_S,
+    FINISHED_TAIL,
+    IN_FLIGHT,
+    INPUT_S,
+    NOBODY,
+    OLDEST_FLIGHT,
+)
+from sim.step_events import has_room, tell_arrival, tell_step
+from sim.waiting import append, join, take_first
+from traces.trace import Ints
+
+REACHED, FINISHED, FULL = range(3)
+
+
+@compiled_entry
+def submit(e: Engine, rows: Ints, at_s: float) -> None:
+    """Send requests, released at `at_s` in this order, on their way to the engine core."""
+    for row in rows:
+        e.results[row, INPUT_S] = at_s + e.timing.submit_s
+        append(e.scheduler.requests, e.number, INPUT_HEAD, INPUT_TAIL, row)
+
+
+@compiled_entry
+def advance(e: Engine, until_s: float) -> int:
+    """Go on to the first finish at a client or to `until_s`, whichever is first.
+
+    Returns:
+        FINISHED, REACHED, or FULL if what is told has to be collected first.
+    """
+    while True:
+        if e.scheduler.number[FINISHED_HEAD] != NOBODY and next_finish_s(e) <= until_s:
+            return FINISHED
+        if not has_room(e):
+            return FULL
+        if not went_on(e, until_s + e.timing.submit_s):
+            return REACHED
+
+
+@compiled_entry
+def next_finish_s(e: Engine) -> float:
+    """Return when the next request that has finished is known to its client, infinity if there is none."""
+    row = e.scheduler.number[FINISHED_HEAD]
+    return np.inf if row == NOBODY else float(e.results[row, FINISHED_S])
+
+
+@compiled_entry
+def take_finished(e: Engine, rows: Ints) -> int:
+    """Write the rows that finish at the next finish into `rows`, as many as fit, and return how many."""
+    s = e.scheduler
+    at_s = next_finish_s(e)
+    taken = 0
+    while taken < len(rows) and s.number[FINISHED_HEAD] != NOBODY and next_finish_s(e) == at_s:
+        rows[taken] = take_first(s.requests, s.number, FINISHED_HEAD, FINISHED_TAIL)
+        taken += 1
+    return taken
+
+
+@compiled
+def went_on(e: Engine, open_until_s: float) -> bool:
+    """Do what the engine core does next, unless it is a decision at `open_until_s` or later.
+
+    A request submitted later can reach the engine core as early as that, and must be seen by the decision.
+    """
+    s = e.scheduler
+    if s.number[IN_FLIGHT] == s.rules.depth:
+        process_oldest(e)
+        return True
+    if s.number[IN_FLIGHT] == 0 and not has_requests(s):
+        if e.number[INPUT_HEAD] == NOBODY:
+            return False
+        e.tally[NOW_S] = max(e.tally[NOW_S], next_input_s(e))
+    if e.tally[NOW_S] >= open_until_s:
+        return False
+    take_in(e)
+    if has_requests(s):
+        decide(e, open_until_s)
+    else:
+        process_oldest(e)
+    return True
+
+
+@compiled
+def take_in(e: Engine) -> None:
+    """Let the requests wait that have reached the engine core by now."""
+    while next_input_s(e) <= e.tally[NOW_S]:
+        row = take_first(e.scheduler.requests, e.number, INPUT_HEAD, INPUT_TAIL)
+        join(e.scheduler, row)
+        tell_arrival(e, row)
+
+
+@compiled
+def decide(e: Engine, open_until_s: float) -> None:
+    """Schedule the next step, or as many as are alike."""
+    if not may_run(e) or run_decodes(e, open_until_s) == 0:
+        decide_step(e)
+
+
+@compiled
+def decide_step(e: Engine) -> None:
+    """Schedule one step and run it; an empty one costs nothing and is done at once."""
+    s = e.scheduler
+    decided_s = e.tally[NOW_S]
+    flight = (s.number[OLDEST_FLIGHT] + s.number[IN_FLIGHT]) % 2
+    schedule(s)
+    load = load_of_batch(e)
+    e.tally[FLIGHT_OUTPUT_S + flight] = decided_s
+    if s.number[BATCH_SIZE] > 0:
+        prefill_j, decode_j, kv_j = run_on_gpu(e, decided_s, load)
+        share_out(e, load, prefill_j, decode_j, kv_j)
+        e.tally[FLIGHT_OUTPUT_S + flight] = e.tally[GPU_END_S] + e.timing.output_s
+    tell_step(e, decided_s, load)
+
+
+@compiled
+def process_oldest(e: Engine) -> None:
+    """Wait for the oldest step in flight and process its output."""
+    s = e.scheduler
+    e.tally[NOW_S] = max(e.tally[NOW_S], e.tally[FLIGHT_OUTPUT_S + s.number[OLDEST_FLIGHT]])
+    client_s = e.tally[NOW_S] + e.timing.deliver_s
+    process_output(s, e.results, client_s)

@@ -1,0 +1,111 @@
+"""What the simulated engine remembers: the scheduler, clocks, energy, and what it tells about its steps."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from sim.options import EngineOptions
+from sim.scheduler_state import NOBODY, RESULT_COLUMNS, Scheduler, new_scheduler
+from sim.step_cost import Coefficients, new_state
+from sim.table import CostTable
+from traces.trace import Floats, Ints, Trace
+
+(
+    NOW_S,  # when the engine core does what it does now
+    GPU_START_S,  # when it began that step
+    GPU_END_S,  # when the GPU is through with its last step
+    PREFILL_J,
+    DECODE_J,
+    IDLE_J,
+    NEXT_TICK_S,  # the first power sample not yet covered
+    TICK_S,  # seconds between power samples
+    FLIGHT_OUTPUT_S,  # when the output of flight 0 is processed; that of flight 1 is the next entry
+    _,
+    TALLIES,
+) = range(11)
+(
+    INPUT_HEAD,  # first request on its way to the engine core
+    INPUT_TAIL,  # last of them
+    EXECUTED_STEPS,  # steps that the GPU ran
+    OUTSIDE_STEPS,  # those outside the measured range
+    PIECES,  # rows of `pieces` in use
+    STEPS_TOLD,  # rows of `steps` in use
+    EVENTS_TOLD,  # rows of `events` in use
+    RUNS_ALLOWED,  # 1: decode runs are summed
+    COUNTS,
+) = range(9)
+STEP_COLUMNS = (
+    "decided_s",
+    "start_s",
+    "end_s",
+    "chunks",
+    "prefill_tokens",
+    "decode_seqs",
+    "kv_tokens",
+    "free_blocks",
+    "running",
+    "waiting",
+)
+EVENT_COLUMNS = ("step", "kind", "row", "tokens", "context", "blocks")
+ARRIVED, PREEMPTED, SCHEDULED = range(3)
+PIECE_ROWS = 4096
+
+
+class Timing(NamedTuple):
+    """The seconds outside the GPU, as `CostTable` names them."""
+
+    launch_s: float
+    output_s: float
+    submit_s: float
+    deliver_s: float
+
+
+class Engine(NamedTuple):
+    """All that the simulated engine knows.
+
+    Attributes:
+        gpu: The GPU's state, which `step_cost` keeps.
+        results: What is known of each request, columns INPUT_S to ENERGY_J, NaN until known, shape
+            (requests, RESULT_COLUMNS).
+        tally: Seconds and joules, by the names above, shape (TALLIES,).
+        number: Counts, by the names above, shape (COUNTS,).
+        pieces: Stretches of constant power that hold a power sample, columns from_s, from_j, to_s and to_j,
+            shape (PIECE_ROWS, 4).
+        steps: One row a step, by STEP_COLUMNS, shape (rows, columns); 0 rows keeps nothing.
+        events: One row an event of a step, by EVENT_COLUMNS, shape (rows, columns); 0 rows keeps nothing.
+    """
+
+    scheduler: Scheduler
+    coefficients: Coefficients
+    gpu: Floats
+    timing: Timing
+    results: Floats
+    tally: Floats
+    number: Ints
+    pieces: Floats
+    steps: Floats
+    events: Ints
+
+
+def new_engine(
+    trace: Trace, options: EngineOptions, table: CostTable, power_tick_s: float, keeps_steps: bool
+) -> Engine:
+    """Return an engine at time 0 that has been given nothing."""
+    tally = np.zeros(TALLIES)
+    tally[TICK_S] = power_tick_s
+    number = np.zeros(COUNTS, np.int64)
+    number[[INPUT_HEAD, INPUT_TAIL]] = NOBODY
+    number[RUNS_ALLOWED] = 1
+    event_rows = len(trace) + 64 * options.max_num_seqs
+    return Engine(
+        scheduler=new_scheduler(trace, options),
+        coefficients=table.coefficients,
+        gpu=new_state(),
+        timing=Timing(table.launch_s, table.output_s, table.submit_s, table.deliver_s),
+        results=np.full((len(trace), RESULT_COLUMNS), np.nan),
+        tally=tally,
+        number=number,
+        pieces=np.zeros((PIECE_ROWS, 4)),
+        steps=np.zeros((4096 if keeps_steps else 0, len(STEP_COLUMNS))),
+        events=np.zeros((event_rows if keeps_steps else 0, len(EVENT_COLUMNS)), np.int64),
+    )

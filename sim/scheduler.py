@@ -1,0 +1,283 @@
+"""vLLM's V1 scheduler, rule by rule: which request computes how many tokens in the next step.
+
+There is no prefill phase and no decode phase. A step gives each request some tokens so that what is computed
+catches up with what it has; the step that makes it catch up samples one token more.
+"""
+
+from sim.compiled import compiled
+from sim.kv_blocks import blocks_for, free_blocks, missing_blocks, take_blocks
+from sim.scheduler_state import (
+    BATCH_SIZE,
+    BLOCKS,
+    BUDGET_LEFT,
+    COMPUTED,
+    CONTEXT,
+    FINISHED_HEAD,
+    FINISHED_S,
+    FINISHED_TAIL,
+    FIRST_TOKEN_S,
+    FLIGHT_SIZE,
+    FREE_BLOCKS,
+    HEAD_BLOCKED,
+    IN_FLIGHT,
+    NOBODY,
+    OLDEST_FLIGHT,
+    ORDER,
+    OUTPUT_TOKENS,
+    PREEMPTIONS,
+    PREFILL_UNTIL,
+    PROMPT_TOKENS,
+    RECEIVED,
+    ROW,
+    RUNNING,
+    SAMPLING,
+    SCHEDULED_STEPS,
+    SEAT,
+    SPARE,
+    SPARE_SEATS,
+    STEADY,
+    TOKENS,
+    UNFLUSHED,
+    VICTIM_ROWS,
+    VICTIMS,
+    WAITING,
+    Scheduler,
+)
+from sim.waiting import append, first, goes_before, leave, leave_first, rejoin
+from traces.trace import Floats
+
+
+@compiled
+def has_requests(s: Scheduler) -> bool:
+    """Say whether vLLM would schedule: somebody runs or waits, or a finish is not yet told to the workers."""
+    return bool(s.number[RUNNING] > 0 or s.number[WAITING] > 0 or s.number[UNFLUSHED] > 0)
+
+
+@compiled
+def schedule(s: Scheduler) -> None:
+    """Compose the next step and put it in flight: running requests first, then waiting ones."""
+    begin_step(s)
+    s.number[BATCH_SIZE] = 0
+    s.number[VICTIMS] = 0
+    s.number[BUDGET_LEFT] = s.rules.budget
+    schedule_running(s)
+    if s.number[VICTIMS] == 0:
+        admit_waiting(s)
+    launch(s)
+
+
+@compiled
+def begin_step(s: Scheduler) -> None:
+    """Count a step; it also tells the workers who finished."""
+    s.number[SCHEDULED_STEPS] += 1
+    s.number[UNFLUSHED] = 0
+
+
+@compiled
+def schedule_running(s: Scheduler) -> None:
+    """Walk the running requests in order of admission while the budget lasts."""
+    place = 0
+    while place < s.number[RUNNING] and s.number[BUDGET_LEFT] > 0:
+        seat = s.seating[ORDER, place]
+        tokens = wanted_tokens(s, seat)
+        if tokens == 0:
+            place += 1
+            continue
+        while missing_blocks(s, seat, tokens) > s.number[FREE_BLOCKS]:
+            victim_place = choose_victim(s)
+            victim = s.seating[ORDER, victim_place]
+            if was_withdrawn(s, victim):
+                place -= 1
+            preempt(s, victim_place)
+            if victim == seat:
+                return
+        take_blocks(s, seat, missing_blocks(s, seat, tokens))
+        add_to_batch(s, seat, tokens)
+        place += 1
+
+
+@compiled
+def wanted_tokens(s: Scheduler, seat: int) -> int:
+    """Return how many tokens a running request computes in this step, 0 to leave it out.
+
+    One whose last token is already being sampled is left out: that is known only for `max_tokens`, as here.
+    """
+    row, computed, sampling = s.seats[seat, ROW], s.seats[seat, COMPUTED], s.seats[seat, SAMPLING]
+    most = s.requests[row, PROMPT_TOKENS] + s.requests[row, OUTPUT_TOKENS]
+    if sampling > 0 and computed + 2 - sampling >= most:
+        return 0
+    behind = s.requests[row, PROMPT_TOKENS] + s.requests[row, RECEIVED] + sampling - computed
+    return min(int(behind), s.rules.longest_chunk, int(s.number[BUDGET_LEFT]))
+
+
+@compiled
+def choose_victim(s: Scheduler) -> int:
+    """Return the place in `order` of who must give up its blocks: the last, or the one of least priority."""
+    victim = int(s.number[RUNNING]) - 1
+    if s.rules.by_priority:
+        victim = 0
+        for place in range(1, s.number[RUNNING]):
+            if goes_before(
+                s.requests, s.seats[s.seating[ORDER, victim], ROW], s.seats[s.seating[ORDER, place], ROW]
+            ):
+                victim = place
+    return victim
+
+
+@compiled
+def was_withdrawn(s: Scheduler, seat: int) -> bool:
+    """Take a victim out of the step being composed, its tokens back into the budget, if it is in it."""
+    size = s.number[BATCH_SIZE]
+    for entry in range(size):
+        if s.batch[entry, SEAT] == seat:
+            s.number[BUDGET_LEFT] += s.batch[entry, TOKENS]
+            for later in range(entry + 1, size):
+                s.batch[later - 1, SEAT] = s.batch[later, SEAT]
+                s.batch[later - 1, TOKENS] = s.batch[later, TOKENS]
+                s.batch[later - 1, CONTEXT] = s.batch[later, CONTEXT]
+            s.number[BATCH_SIZE] = size - 1
+            return True
+    return False
+
+
+@compiled
+def preempt(s: Scheduler, place: int) -> None:
+    """Send a running request back to wait, without blocks; it keeps its outputs and recomputes the rest."""
+    seat = s.seating[ORDER, place]
+    row = s.seats[seat, ROW]
+    for later in range(place + 1, s.number[RUNNING]):
+        s.seating[ORDER, later - 1] = s.seating[ORDER, later]
+    s.number[RUNNING] -= 1
+    leave_seat(s, seat)
+    rejoin(s, row)
+    s.seating[VICTIM_ROWS, s.number[VICTIMS]] = row
+    s.number[VICTIMS] += 1
+    s.number[PREEMPTIONS] += 1
+
+
+@compiled
+def admit_waiting(s: Scheduler) -> None:
+    """Admit from the head of the waiting while there are seats, budget and blocks; nobody overtakes it."""
+    while s.number[WAITING] > 0 and s.number[BUDGET_LEFT] > 0 and s.number[RUNNING] < s.rules.max_seqs:
+        row = first(s)
+        length = s.requests[row, PROMPT_TOKENS] + s.requests[row, RECEIVED]
+        tokens = min(length, s.rules.longest_chunk)
+        is_refused = tokens > s.number[BUDGET_LEFT] and not s.rules.chunks_prompts
+        if is_refused or not fits_whole(s, length):
+            s.number[HEAD_BLOCKED] = 1
+            return
+        leave_first(s)
+        seat = take_seat(s, row, length)
+        tokens = min(tokens, s.number[BUDGET_LEFT])
+        take_blocks(s, seat, missing_blocks(s, seat, tokens))
+        add_to_batch(s, seat, tokens)
+
+
+@compiled
+def fits_whole(s: Scheduler, length: int) -> bool:
+    """Say whether `length` tokens fit into the free blocks: a check only, they are not reserved."""
+    return blocks_for(length, s.rules.block_size) <= int(s.number[FREE_BLOCKS])
+
+
+@compiled
+def take_seat(s: Scheduler, row: int, length: int) -> int:
+    """Seat an admitted request of `length` tokens behind those running."""
+    s.number[SPARE_SEATS] -= 1
+    seat = int(s.seating[SPARE, s.number[SPARE_SEATS]])
+    s.seating[ORDER, s.number[RUNNING]] = seat
+    s.number[RUNNING] += 1
+    s.seats[seat, ROW] = row
+    s.seats[seat, COMPUTED] = 0
+    s.seats[seat, SAMPLING] = 0
+    s.seats[seat, BLOCKS] = 0
+    s.seats[seat, PREFILL_UNTIL] = length
+    return seat
+
+
+@compiled
+def leave_seat(s: Scheduler, seat: int) -> None:
+    """Empty the seat of a request that stops running, and free its blocks; `order` is the caller's matter."""
+    free_blocks(s, seat)
+    s.seats[seat, ROW] = NOBODY
+    s.seating[SPARE, s.number[SPARE_SEATS]] = seat
+    s.number[SPARE_SEATS] += 1
+    s.number[STEADY] = 0
+
+
+@compiled
+def add_to_batch(s: Scheduler, seat: int, tokens: int) -> None:
+    """Let the request compute `tokens` in the step being composed."""
+    entry = s.number[BATCH_SIZE]
+    s.batch[entry, SEAT] = seat
+    s.batch[entry, TOKENS] = tokens
+    s.batch[entry, CONTEXT] = s.seats[seat, COMPUTED]
+    s.number[BATCH_SIZE] = entry + 1
+    s.number[BUDGET_LEFT] -= tokens
+
+
+@compiled
+def launch(s: Scheduler) -> None:
+    """Put the composed step in flight: count its tokens as computed and note who samples one."""
+    flight = (s.number[OLDEST_FLIGHT] + s.number[IN_FLIGHT]) % 2
+    s.number[IN_FLIGHT] += 1
+    samples = decodes = 0
+    for entry in range(s.number[BATCH_SIZE]):
+        seat = s.batch[entry, SEAT]
+        row = s.seats[seat, ROW]
+        s.seats[seat, COMPUTED] += s.batch[entry, TOKENS]
+        length = s.requests[row, PROMPT_TOKENS] + s.requests[row, RECEIVED] + s.seats[seat, SAMPLING]
+        if s.seats[seat, COMPUTED] >= length:
+            s.seats[seat, SAMPLING] += 1
+            s.flights[flight, samples, SEAT] = seat
+            s.flights[flight, samples, ROW] = row
+            samples += 1
+        if s.batch[entry, CONTEXT] >= s.seats[seat, PREFILL_UNTIL]:
+            decodes += 1
+    s.number[FLIGHT_SIZE + flight] = samples
+    s.number[STEADY] = 1 if decodes == s.number[RUNNING] and decodes == samples else 0
+
+
+@compiled
+def process_output(s: Scheduler, results: Floats, client_s: float) -> None:
+    """Give each request of the oldest step in flight its token, which reaches the client at `client_s`."""
+    flight = s.number[OLDEST_FLIGHT]
+    s.number[OLDEST_FLIGHT] = (flight + 1) % 2
+    s.number[IN_FLIGHT] -= 1
+    anybody_finished = False
+    for entry in range(s.number[FLIGHT_SIZE + flight]):
+        seat, row = s.flights[flight, entry, SEAT], s.flights[flight, entry, ROW]
+        is_seated = s.seats[seat, ROW] == row
+        s.requests[row, RECEIVED] += 1
+        if is_seated:
+            s.seats[seat, SAMPLING] -= 1
+        if s.requests[row, RECEIVED] == 1:
+            results[row, FIRST_TOKEN_S] = client_s
+        if s.requests[row, RECEIVED] == s.requests[row, OUTPUT_TOKENS]:
+            results[row, FINISHED_S] = client_s
+            finish(s, seat, row, is_seated)
+            anybody_finished = True
+    if anybody_finished:
+        close_ranks(s)
+
+
+@compiled
+def finish(s: Scheduler, seat: int, row: int, is_seated: bool) -> None:
+    """Let go of a request that has all its tokens, be it preempted while the last one was in flight."""
+    if is_seated:
+        leave_seat(s, seat)
+    else:
+        leave(s, row)
+    append(s.requests, s.number, FINISHED_HEAD, FINISHED_TAIL, row)
+    s.number[UNFLUSHED] = 1
+
+
+@compiled
+def close_ranks(s: Scheduler) -> None:
+    """Drop the empty seats from `order`."""
+    kept = 0
+    for place in range(s.number[RUNNING]):
+        seat = s.seating[ORDER, place]
+        if s.seats[seat, ROW] != NOBODY:
+            s.seating[ORDER, kept] = seat
+            kept += 1
+    s.number[RUNNING] = kept
