@@ -92,7 +92,7 @@ def from_strings(pairs: Mapping[str, str], defaults: EngineOptions = DEFAULTS) -
     model_len = given.get("max_model_len", defaults.max_model_len)
     seqs = given.get("max_num_seqs", defaults.max_num_seqs)
     budget = defaults.max_num_batched_tokens if chunked else max(defaults.max_num_batched_tokens, model_len)
-    budget = given.setdefault("max_num_batched_tokens", min(budget, seqs * model_len))
+    budget = given.setdefault("max_num_batched_tokens", min(budget, max(seqs, 1) * max(model_len, 1)))
     given.setdefault("max_num_seqs", min(seqs, budget))
     return replace(defaults, **given)
 
