@@ -1,0 +1,45 @@
+"""The policy that docs/policies.md shows runs as it says, and the page names every policy and option."""
+
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from toy_engine import ToyEngine
+from toy_trace import toy_trace
+
+from sim.driver import Driver
+from sim.registry import SHIPPED, make_policy
+
+PAGE = (Path(__file__).parents[1] / "docs" / "policies.md").read_text()
+
+
+@pytest.fixture
+def shown(tmp_path: Path) -> str:
+    """The class that the page shows, in a file."""
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    path = tmp_path / "shortest.py"
+    path.write_text(code)
+    return f"{path}:ShortestFirst"
+
+
+def test_the_policy_shown_does_what_it_says(shown: str) -> None:
+    trace = toy_trace([0.0, 0.01, 0.02, 0.03], prompt_tokens=[64, 192, 64, 128])
+    engine = ToyEngine(trace)
+    Driver(trace, make_policy(shown, {"most": "1"}), engine).run()
+    assert [row for _, row in engine.submitted] == [0, 2, 3, 1]
+
+
+def test_the_option_shown_is_checked(shown: str) -> None:
+    with pytest.raises(ValueError, match="most must be >= 1, got 0"):
+        make_policy(shown, {"most": "0"})
+
+
+@pytest.mark.parametrize("name", sorted(SHIPPED))
+def test_every_shipped_policy_and_its_options_with_their_defaults_are_on_the_page(name: str) -> None:
+    (row,) = re.findall(rf"^\| `{name}` \| (.*?) \|", PAGE, re.MULTILINE)
+    policy: Any = make_policy(name, {})
+    for field in fields(policy):
+        value = getattr(policy, field.name)
+        assert f"`{field.name}={'none' if value is None else f'{value:g}'}`" in row
