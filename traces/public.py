@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 AZURE = "https://raw.githubusercontent.com/Azure/AzurePublicDataset/790921015d50dd6aae7f7e47f39ba0e235ad6b08/data/"
 AZURE_WEEKS = "https://github.com/Azure/AzurePublicDataset/releases/download/dataset-llm-2024/"
-AZURE_LMM = "https://raw.githubusercontent.com/Azure/AzurePublicDataset/517b239f163af1a15d4f2b6f0ca47c64e8d5d398/data/"
+# Not pinned: no published hash is known, so that the user must give one.
+AZURE_LMM = "https://raw.githubusercontent.com/Azure/AzurePublicDataset/master/data/"
 BURSTGPT = "https://github.com/HPMLL/BurstGPT/releases/download/v2.0/"
 MOONCAKE = (
     "https://raw.githubusercontent.com/kvcache-ai/Mooncake/3cca71daccf2a7afb8fe3f0295358f70e3a69fdb/"
@@ -23,7 +24,7 @@ class PublicTrace:
     Attributes:
         name: How it is asked for.
         title: What it is.
-        address: Pinned: a commit or a release.
+        address: Pinned to a commit or a release where a hash is known.
         sha256: Of the published file, hex; None where no published hash is known to us.
         licence: SPDX name.
     """
