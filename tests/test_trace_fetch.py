@@ -2,6 +2,7 @@
 
 import hashlib
 import http.server
+import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ class Server:
     address: str = ""
     content: bytes = CONTENT
     serves_ranges: bool = True
+    is_missing: bool = False
     cuts: list[int] = field(default_factory=list)  # after how many bytes to break off, one answer each
     ranges: list[str | None] = field(default_factory=list)
 
@@ -32,9 +34,12 @@ def server() -> Iterator[Server]:
     state = Server()
 
     class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802
+        def do_GET(self) -> None:
             asked = self.headers.get("Range")
             state.ranges.append(asked)
+            if state.is_missing:
+                self.send_error(404)
+                return
             start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and state.serves_ranges else 0
             if start >= len(state.content) and start:
                 self.send_error(416)
@@ -45,7 +50,7 @@ def server() -> Iterator[Server]:
             self.end_headers()
             self.wfile.write(body[: state.cuts.pop(0)] if state.cuts else body)
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        def log_message(self, format: str, *args: object) -> None:
             """Say nothing."""
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
@@ -117,16 +122,26 @@ def test_a_damaged_file_in_the_cache_is_fetched_again(server: Server, tmp_path: 
 
 
 def test_a_page_that_is_not_there_is_an_error_with_a_way_out(server: Server, tmp_path: Path) -> None:
-    server.content = b"\x00"
+    server.is_missing = True
+    with pytest.raises(OSError, match=r"404.*--from FILE"):
+        fetch(trace_at(server), tmp_path)
+    assert len(server.ranges) == 1
+
+
+def test_a_server_that_is_not_there_is_an_error_with_a_way_out(tmp_path: Path) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{unused.getsockname()[1]}/trace.csv"
+        with pytest.raises(OSError, match="without a network, give --from FILE"):
+            fetch(PublicTrace("away", "invented for a test", address, SHA256, "none"), tmp_path)
+
+
+def test_a_part_that_is_too_long_is_thrown_away(server: Server, tmp_path: Path) -> None:
     (tmp_path / "toy").mkdir()
-    (tmp_path / "toy" / "trace.csv.part").write_bytes(b"too long")
+    (tmp_path / "toy" / "trace.csv.part").write_bytes(CONTENT + b"more")
     with pytest.raises(ValueError, match="not kept"):
         fetch(trace_at(server), tmp_path)
-    away = PublicTrace(
-        "away", "invented", server.address.replace("127.0.0.1:", "127.0.0.1:1"), SHA256, "none"
-    )
-    with pytest.raises(OSError, match="--from FILE"):
-        fetch(away, tmp_path)
+    assert fetch(trace_at(server), tmp_path).read_bytes() == CONTENT
 
 
 def test_a_local_file_is_checked_and_copied(server: Server, tmp_path: Path) -> None:
@@ -141,7 +156,7 @@ def test_a_local_file_is_checked_and_copied(server: Server, tmp_path: Path) -> N
 
 
 def test_without_a_published_hash_the_user_must_give_one(server: Server, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no published sha256 of toy is known; download .* --sha256 HEX"):
+    with pytest.raises(ValueError, match=r"no published sha256 of toy is known; download .* --sha256 HEX"):
         fetch(trace_at(server, None), tmp_path)
     assert fetch(trace_at(server, None), tmp_path, sha256=SHA256.upper()).read_bytes() == CONTENT
 
