@@ -95,11 +95,7 @@ def read_csv(file: SourceFile, form: CsvFormat, *, leave_out_zero: bool = False)
             raise ValueError(f"{file.path}, line {line}: {bad.rule}") from None
         rows_before += len(batch)
     if not sum(map(len, parts.ticks)):
-        what = (
-            f"all its {parts.left_out:,} rows have zero tokens"
-            if parts.left_out
-            else "no rows after the header"
-        )
+        what = f"no row of {parts.left_out:,} has tokens" if parts.left_out else "no rows after the header"
         raise ValueError(f"{file.path}: {what}; a trace needs at least 1 request")
     return Rows(
         ticks=np.concatenate(parts.ticks),
@@ -118,7 +114,8 @@ def left_out_notes(rows: int, failures: bool) -> tuple[str, ...]:
     """Return the note on `rows` rows with zero tokens left out, none if there were none."""
     if not rows:
         return ()
-    what = "failed calls (zero tokens)" if failures else "rows with zero tokens"
+    plural = "" if rows == 1 else "s"
+    what = f"failed call{plural} (zero tokens)" if failures else f"row{plural} with zero tokens"
     return (f"Left out {rows:,} {what}.",)
 
 

@@ -99,7 +99,7 @@ def read_json_lines(file: SourceFile, *, leave_out_zero: bool = False) -> JsonCo
                 except ValueError as error:
                     raise ValueError(f"{file.path}, line {number}: {error}") from None
     if not parts.line:
-        what = f"all its {parts.left_out:,} rows have zero tokens" if parts.left_out else "it has no rows"
+        what = f"no row of {parts.left_out:,} has tokens" if parts.left_out else "it has no rows"
         raise ValueError(f"{file.path}: {what}; a trace needs at least 1 request")
     return JsonColumns(
         line=np.array(parts.line, dtype=np.int64),
