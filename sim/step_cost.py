@@ -1,23 +1,50 @@
-"""What a step costs: seconds and joules by what the step holds, compiled."""
+"""What a step costs: seconds and joules by what the step holds, and by what the power governor still allows.
+
+The model. At full clock a step takes `fixed_s + scaled_s` and `fixed_j + scaled_j + busy_w * seconds`: fixed
+is what does not wait for the SM clock (weights and KV read from memory, sampling), scaled what does (matrix
+products of more than one token, prefill attention). The governor lets the GPU draw more than `cap_w` until
+`allowance_j` is spent; then the clock falls to the fraction r at which the step draws `cap_w`: scaled_s / r
+seconds, scaled_j * r**gamma joules. Work below the cap earns the allowance back. After a step, power falls to
+`idle_w` with the time constant `tail_s`.
+"""
 
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
-from traces.trace import Floats
+from sim.compiled import compiled, compiled_entry
+from traces.trace import Floats, Ints
+
+SPENT_J = 0
+"""Where the state keeps the joules drawn above the cap and not yet earned back."""
+
+WARMTH = 1
+"""Where the state keeps what is left of the power's tail, 1 at a step's end."""
+
+LOWEST_CLOCK = 0.4
+CLOCK_HALVINGS = 30
 
 
 class Coefficients(NamedTuple):
-    """The fitted numbers of a cost table, as the compiled engine takes them.
+    """The fitted numbers of a cost table, as the compiled engine takes them. Pairs are (seconds, joules).
 
     Attributes:
         knots: Tokens in a step at which the linear layers were fitted, ascending, shape (knots,).
-        linear_s, linear_j: Seconds and joules of the linear layers at the knots, shape (knots,).
-        per_chunk, per_pair, per_seq, per_kv: Seconds and joules for each prefill chunk, each query-key
-            pair of prefill attention, each decoding sequence, each KV token read in decode, shape (2,).
+        linear_s, linear_j: Seconds and joules of the linear layers at the knots; the first knot's are fixed,
+            what comes on top is scaled, shape (knots,).
+        per_prefill: For each prefill token on top of that, scaled.
+        per_pair: For each query-key pair of prefill attention, scaled.
+        per_chunk: For each prefill chunk, fixed.
+        per_seq: For each decoding sequence, fixed.
+        per_kv: For each KV token read in decode, fixed.
+        padded: Tokens that a step of i tokens is padded to by CUDA graphs, shape (largest graph + 1,).
         limits: Largest measured prefill tokens, decode sequences, KV tokens and pairs of a step, shape (4,).
         idle_w: Power without work, all GPUs, model loaded.
+        busy_w: Power of a step besides its joules.
+        cap_w: Power that the governor holds, all GPUs.
+        allowance_j: Joules above the cap that it lets through before it holds.
+        gamma: Exponent of the joules of scaled work in the clock.
+        tail_w, tail_s: Power above idle right after a step, and the time constant of its fall.
     """
 
     knots: Floats
@@ -29,14 +56,31 @@ class Coefficients(NamedTuple):
     per_kv: Floats
     limits: Floats
     idle_w: float
+    per_prefill: Floats = np.zeros(2)
+    padded: Ints = np.zeros(0, np.int64)
+    busy_w: float = 0.0
+    cap_w: float = np.inf
+    allowance_j: float = 0.0
+    gamma: float = 2.0
+    tail_w: float = 0.0
+    tail_s: float = 1.0
+
+
+class Work(NamedTuple):
+    """Seconds and joules of a step at full clock, by whether they wait for the clock; without `busy_w`."""
+
+    fixed_s: float
+    scaled_s: float
+    fixed_j: float
+    scaled_j: float
 
 
 def new_state() -> Floats:
     """Return the state of a GPU at rest, which `step_cost` and `gap_energy` read and update."""
-    return np.zeros(4)
+    return np.zeros(2)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@compiled_entry
 def step_cost(
     c: Coefficients,
     state: Floats,
@@ -45,8 +89,12 @@ def step_cost(
     prefill_pairs: float,
     decode_seqs: int,
     kv_tokens: int,
+    at_least_s: float = 0.0,
 ) -> tuple[float, float, float, float, bool]:
     """Return seconds, prefill joules, decode joules, the part of these read as KV, and whether unmeasured.
+
+    Prefill and decode share the step's joules in proportion to what each adds at full clock, the linear
+    layers split by tokens.
 
     Args:
         c: The cost table's numbers.
@@ -56,29 +104,107 @@ def step_cost(
         prefill_pairs: Query-key pairs of all chunks: tokens * (context before + (tokens + 1) / 2), summed.
         decode_seqs: Sequences that generate one token.
         kv_tokens: Tokens of KV they read, the new one included, summed.
+        at_least_s: The GPU is held that long, as its kernels are not launched faster; it waits at `busy_w`.
     """
-    tokens = float(prefill_tokens + decode_seqs)
-    seconds = (
-        np.interp(tokens, c.knots, c.linear_s)
-        + c.per_chunk[0] * chunks
-        + c.per_pair[0] * prefill_pairs
-        + c.per_seq[0] * decode_seqs
-        + c.per_kv[0] * kv_tokens
+    tokens = prefill_tokens + decode_seqs
+    padded = float(c.padded[tokens]) if tokens < len(c.padded) else float(tokens)
+    place = interval(padded, c.knots)
+    linear_s = between(padded, place, c.knots, c.linear_s)
+    linear_j = between(padded, place, c.knots, c.linear_j)
+    kv_s, kv_j = c.per_kv[0] * kv_tokens, c.per_kv[1] * kv_tokens
+    work = Work(
+        c.linear_s[0] + c.per_chunk[0] * chunks + c.per_seq[0] * decode_seqs + kv_s,
+        linear_s - c.linear_s[0] + c.per_pair[0] * prefill_pairs + c.per_prefill[0] * prefill_tokens,
+        c.linear_j[0] + c.per_chunk[1] * chunks + c.per_seq[1] * decode_seqs + kv_j,
+        linear_j - c.linear_j[0] + c.per_pair[1] * prefill_pairs + c.per_prefill[1] * prefill_tokens,
     )
-    linear_j = np.interp(tokens, c.knots, c.linear_j)
-    prefill_j = c.per_chunk[1] * chunks + c.per_pair[1] * prefill_pairs + linear_j * prefill_tokens / tokens
-    kv_j = c.per_kv[1] * kv_tokens
-    decode_j = c.per_seq[1] * decode_seqs + kv_j + linear_j * decode_seqs / tokens
+    seconds, joules = under_governor(c, state, work)
+    if seconds < at_least_s:
+        joules += c.busy_w * (at_least_s - seconds)
+        seconds = at_least_s
+    state[WARMTH] = 1.0
+
+    each_j = (linear_j + c.busy_w * linear_s) / tokens
+    all_kv_j = kv_j + c.busy_w * kv_s
+    decode_weight = (each_j + c.per_seq[1] + c.busy_w * c.per_seq[0]) * decode_seqs + all_kv_j
+    prefill_weight = (
+        (each_j + c.per_prefill[1] + c.busy_w * c.per_prefill[0]) * prefill_tokens
+        + (c.per_chunk[1] + c.busy_w * c.per_chunk[0]) * chunks
+        + (c.per_pair[1] + c.busy_w * c.per_pair[0]) * prefill_pairs
+    )
+    scale = joules / (decode_weight + prefill_weight)
+    decode_j = scale * decode_weight if prefill_tokens > 0 else joules
     outside = (
         prefill_tokens > c.limits[0]
         or decode_seqs > c.limits[1]
         or kv_tokens > c.limits[2]
         or prefill_pairs > c.limits[3]
     )
-    return seconds, prefill_j, decode_j, kv_j, outside
+    return seconds, joules - decode_j, decode_j, scale * all_kv_j, outside
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@compiled
+def under_governor(c: Coefficients, state: Floats, work: Work) -> tuple[float, float]:
+    """Return seconds and joules of `work`: at full clock while the allowance lasts, at the capped after."""
+    seconds = work.fixed_s + work.scaled_s
+    joules = work.fixed_j + work.scaled_j + c.busy_w * seconds
+    excess_j = joules - c.cap_w * seconds
+    left_j = c.allowance_j - state[SPENT_J]
+    if excess_j <= left_j:
+        state[SPENT_J] = max(0.0, state[SPENT_J] + excess_j)
+        return seconds, joules
+    uncapped = max(left_j, 0.0) / excess_j
+    clock = capped_clock(c, work)
+    capped_s = work.fixed_s + work.scaled_s / clock
+    capped_j = work.fixed_j + work.scaled_j * clock**c.gamma + c.busy_w * capped_s
+    state[SPENT_J] = c.allowance_j
+    return (
+        uncapped * seconds + (1.0 - uncapped) * capped_s,
+        uncapped * joules + (1.0 - uncapped) * capped_j,
+    )
+
+
+@compiled
+def capped_clock(c: Coefficients, work: Work) -> float:
+    """Return the fraction of the full clock at which `work` draws `cap_w`, by bisection."""
+    low, high = LOWEST_CLOCK, 1.0
+    for _ in range(CLOCK_HALVINGS):
+        clock = 0.5 * (low + high)
+        seconds = work.fixed_s + work.scaled_s / clock
+        joules = work.fixed_j + work.scaled_j * clock**c.gamma + c.busy_w * seconds
+        if joules > c.cap_w * seconds:
+            high = clock
+        else:
+            low = clock
+    return 0.5 * (low + high)
+
+
+@compiled_entry
 def gap_energy(c: Coefficients, state: Floats, gap_s: float) -> float:
     """Return the joules of `gap_s` seconds without a step, and let the GPU's state relax."""
-    return c.idle_w * gap_s
+    cooled = np.exp(-gap_s / c.tail_s)
+    joules = c.idle_w * gap_s + c.tail_w * c.tail_s * state[WARMTH] * (1.0 - cooled)
+    state[WARMTH] *= cooled
+    if c.cap_w < np.inf:
+        state[SPENT_J] = max(0.0, state[SPENT_J] + joules - c.cap_w * gap_s)
+    return float(joules)
+
+
+@compiled
+def interval(x: float, knots: Floats) -> int:
+    """Return i so that x lies between knots i and i + 1, the first or last interval if it lies outside."""
+    low, high = 0, len(knots) - 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        if knots[middle] <= x:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+@compiled
+def between(x: float, place: int, knots: Floats, values: Floats) -> float:
+    """Interpolate linearly in interval `place`, straight on beyond the last knot, level before the first."""
+    share = max((x - knots[place]) / (knots[place + 1] - knots[place]), 0.0)
+    return float(values[place] + share * (values[place + 1] - values[place]))

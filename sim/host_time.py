@@ -1,0 +1,65 @@
+"""What the engine's own processor time costs a step: launching kernels, processing outputs.
+
+The engine core's main thread decides a step, launches it (busy until the last kernel is queued), waits for
+the oldest step's output, processes it, and decides again. A step of one CUDA graph begins on the GPU when it
+is launched; other steps begin while their later kernels are still being launched, and cannot end before.
+"""
+
+from typing import NamedTuple
+
+from sim.compiled import compiled_entry
+
+
+class HostTime(NamedTuple):
+    """Seconds outside the GPU, measured beside the steps.
+
+    Attributes:
+        lead_s: From a decision to the first kernel on the GPU, for steps that are not one graph.
+        graph_s, piecewise_s, eager_s: From a decision to the last kernel launched: decode as one CUDA graph,
+            steps with prefill as piecewise graphs, steps larger than the largest graph.
+        per_token_s, per_seq_s: On top for each prefill token, and for each request in the step.
+        process_s, process_seq_s: To process a step's output, and on top for each request in it.
+        output_s: From the step's end on the GPU to its output at the engine core.
+        submit_s: From the client's call to the request waiting in the engine core.
+        deliver_s: From the engine core's output to the client.
+        graph_tokens: Largest CUDA graph.
+    """
+
+    lead_s: float
+    graph_s: float
+    piecewise_s: float
+    eager_s: float
+    per_token_s: float
+    per_seq_s: float
+    process_s: float
+    process_seq_s: float
+    output_s: float
+    submit_s: float
+    deliver_s: float
+    graph_tokens: int
+
+
+@compiled_entry
+def launch_s(h: HostTime, chunks: int, prefill_tokens: int, decode_seqs: int) -> float:
+    """Return how long after the decision the engine core's main thread is free again."""
+    if prefill_tokens + decode_seqs > h.graph_tokens:
+        base_s = h.eager_s
+    elif chunks == 0:
+        base_s = h.graph_s
+    else:
+        base_s = h.piecewise_s
+    return base_s + h.per_token_s * prefill_tokens + h.per_seq_s * (chunks + decode_seqs)
+
+
+@compiled_entry
+def lead_s(h: HostTime, chunks: int, prefill_tokens: int, decode_seqs: int) -> float:
+    """Return how long after the decision the step can begin on a free GPU."""
+    if chunks == 0 and decode_seqs <= h.graph_tokens:
+        return launch_s(h, chunks, prefill_tokens, decode_seqs)
+    return h.lead_s + h.per_seq_s * (chunks + decode_seqs)
+
+
+@compiled_entry
+def process_s(h: HostTime, seqs: int) -> float:
+    """Return how long processing the output of a step of `seqs` requests takes."""
+    return h.process_s + h.process_seq_s * seqs
