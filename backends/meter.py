@@ -1,0 +1,140 @@
+"""The energy meter: a process of its own that samples NVML into a file until its standard input closes."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends.nvml import MeterError, open_gpus
+
+SAMPLE = np.dtype(
+    [
+        ("time_s", "f8"),
+        ("gpu", "i4"),
+        ("energy_j", "f8"),
+        ("power_w", "f4"),
+        ("clock_mhz", "f4"),
+        ("temperature_c", "f4"),
+        ("throttle_reasons", "u8"),
+    ]
+)
+"""One reading of one GPU, as a row of the meter's file.
+
+Monotonic time after the counter was read, the GPU's place among those metered, counter, instantaneous power
+(NaN between its readings), and the context: clock, temperature, clock event reasons.
+"""
+
+PERIOD_S = 0.005
+POWER_EVERY = 4
+CONTEXT_EVERY = 40
+
+
+class Meter:
+    """Samples the energy counter every 5 ms, power every 20 ms, clocks every 200 ms, outside this process.
+
+    Times are `time.monotonic()`, which all processes of a Linux host share.
+    """
+
+    def __init__(self, path: Path, gpus: tuple[int, ...]) -> None:
+        """Prepare to write samples of the GPUs with these NVML indices to `path`."""
+        self._path = path
+        self._gpus = gpus
+        self._process: subprocess.Popen[bytes] | None = None
+        self._errors: IO[bytes] | None = None
+
+    def __enter__(self) -> "Meter":
+        self._path.write_bytes(b"")
+        self._errors = open(self._path.with_suffix(".errors"), "wb")
+        command = [sys.executable, "-m", "backends.meter", str(self._path), ",".join(map(str, self._gpus))]
+        root = str(Path(__file__).resolve().parents[1])
+        paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=self._errors, env=environment)
+        deadline_s = time.monotonic() + 30
+        while not len(self.samples(since_s=0.0)):
+            if self._process.poll() is not None or time.monotonic() > deadline_s:
+                self._stop()
+                raise MeterError(f"the meter does not start: {self._last_words()}")
+            time.sleep(0.01)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+
+    def samples(self, since_s: float) -> NDArray[np.void]:
+        """Return the samples from `since_s` on, dtype SAMPLE, in time order.
+
+        Raises:
+            MeterError: The meter has died; what it had written stays in its file.
+        """
+        if self._process is not None and self._process.poll() not in (None, 0):
+            raise MeterError(f"the meter died: {self._last_words()}")
+        whole = self._path.stat().st_size // SAMPLE.itemsize
+        rows = np.fromfile(self._path, dtype=SAMPLE, count=whole)
+        kept: NDArray[np.void] = rows[np.searchsorted(rows["time_s"], since_s) :]
+        return kept
+
+    def _stop(self) -> None:
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()
+            try:
+                self._process.wait(timeout=5)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        if self._errors is not None:
+            self._errors.close()
+
+    def _last_words(self) -> str:
+        words = self._path.with_suffix(".errors").read_text().strip().splitlines()
+        return words[-1] if words else "it said nothing"
+
+
+def sample_into(path: Path, gpu_indices: tuple[int, ...]) -> None:
+    """Append samples to `path` until standard input closes."""
+    import threading
+
+    closed = threading.Event()
+
+    def wait_for_end() -> None:
+        sys.stdin.buffer.read()
+        closed.set()
+
+    threading.Thread(target=wait_for_end, daemon=True).start()
+    with open_gpus(gpu_indices) as gpus, open(path, "ab", buffering=0) as out:
+        contexts = [gpu.context() for gpu in gpus]
+        due_s, tick = time.monotonic(), 0
+        while not closed.is_set():
+            rows = np.zeros(len(gpus), dtype=SAMPLE)
+            for index, gpu in enumerate(gpus):
+                energy_j = gpu.energy_j()
+                now_s = time.monotonic()
+                power_w = gpu.power_w() if tick % POWER_EVERY == 0 else float("nan")
+                if tick % CONTEXT_EVERY == 0:
+                    contexts[index] = gpu.context()
+                context = contexts[index]
+                rows[index] = (
+                    now_s,
+                    index,
+                    energy_j,
+                    power_w,
+                    context.clock_mhz,
+                    context.temperature_c,
+                    context.throttle_reasons,
+                )
+            out.write(rows.tobytes())
+            tick += 1
+            due_s = max(due_s + PERIOD_S, time.monotonic())
+            closed.wait(due_s - time.monotonic())
+
+
+if __name__ == "__main__":
+    try:
+        sample_into(Path(sys.argv[1]), tuple(int(index) for index in sys.argv[2].split(",")))
+    except MeterError as failure:
+        sys.exit(str(failure))
