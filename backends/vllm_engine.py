@@ -1,0 +1,111 @@
+"""vLLM's AsyncLLM in this process, with lengths pinned and every step logged."""
+
+import importlib.metadata
+import os
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from backends.step_log import PATH_VARIABLE
+
+
+class VllmEngine:
+    """One vLLM engine; generates exactly as many tokens as it is asked for.
+
+    The engine core runs in a process of its own, scheduled by `backends.vllm_scheduler`.
+    """
+
+    def __init__(self, model: str, options: Mapping[str, Any], step_log: Path) -> None:
+        """Prepare an engine.
+
+        Args:
+            model: A model's name or folder. A folder without weights runs on random ones.
+            options: vLLM engine options; what is not given is what `vllm serve` would use.
+            step_log: File that the steps are appended to, see `backends.step_log`.
+        """
+        self._model = model
+        self._options = dict(options)
+        self._step_log = step_log
+        self._engine: Any = None
+
+    async def start(self) -> None:
+        """Load the model and compile; takes a minute or two.
+
+        Raises:
+            ValueError: vLLM is not installed, or refuses an option.
+        """
+        try:
+            from vllm.engine.arg_utils import AsyncEngineArgs  # pyright: ignore[reportMissingImports]
+            from vllm.usage.usage_lib import UsageContext  # pyright: ignore[reportMissingImports]
+            from vllm.v1.engine.async_llm import AsyncLLM  # pyright: ignore[reportMissingImports]
+        except ImportError as error:
+            raise ValueError(
+                f"vLLM cannot be imported ({error}); install it: pip install 'replay[vllm]'"
+            ) from error
+        os.environ[PATH_VARIABLE] = str(self._step_log)
+        folder = Path(self._model)
+        random_weights = folder.is_dir() and not any(folder.glob("*.safetensors"))
+        given: dict[str, Any] = {"skip_tokenizer_init": True}
+        if random_weights:
+            given["load_format"] = "dummy"
+        given |= self._options
+        try:
+            arguments = AsyncEngineArgs(
+                model=self._model, scheduler_cls="backends.vllm_scheduler.RecordingScheduler", **given
+            )
+        except TypeError as error:
+            raise ValueError(f"vLLM does not know an engine option: {error}") from error
+        self._engine = AsyncLLM.from_engine_args(arguments, usage_context=UsageContext.OPENAI_API_SERVER)
+
+    def facts(self) -> dict[str, Any]:
+        """Return the engine options in force and versions, as the running engine resolved them."""
+        config = self._engine.vllm_config
+        scheduler, cache, model = config.scheduler_config, config.cache_config, config.model_config
+        return {
+            "vllm": importlib.metadata.version("vllm"),
+            "torch": importlib.metadata.version("torch"),
+            "model": Path(self._model).name,
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "quantization": model.quantization,
+            "tensor_parallel_size": config.parallel_config.tensor_parallel_size,
+            "max_num_batched_tokens": scheduler.max_num_batched_tokens,
+            "max_num_seqs": scheduler.max_num_seqs,
+            "max_model_len": model.max_model_len,
+            "num_gpu_blocks": cache.num_gpu_blocks,
+            "block_size": cache.block_size,
+            "enable_chunked_prefill": scheduler.enable_chunked_prefill,
+            "long_prefill_token_threshold": scheduler.long_prefill_token_threshold,
+            "scheduling_policy": scheduler.policy,
+            "enable_prefix_caching": cache.enable_prefix_caching,
+            "async_scheduling": bool(scheduler.async_scheduling),
+            "gpu_memory_utilization": cache.gpu_memory_utilization,
+            "cudagraph_capture_sizes": list(config.compilation_config.cudagraph_capture_sizes or []),
+            "random_weights": config.load_config.load_format == "dummy",
+            "vocabulary": model.get_vocab_size(),
+        }
+
+    async def generate(self, request_id: str, prompt: list[int], output_tokens: int) -> AsyncIterator[int]:
+        """Yield how many tokens each delivery brings, `output_tokens` in all, chosen greedily.
+
+        Closing the iterator early aborts the request.
+        """
+        from vllm import SamplingParams  # pyright: ignore[reportMissingImports]
+        from vllm.inputs import TokensPrompt  # pyright: ignore[reportMissingImports]
+        from vllm.sampling_params import RequestOutputKind  # pyright: ignore[reportMissingImports]
+
+        sampling = SamplingParams(
+            temperature=0.0,
+            max_tokens=output_tokens,
+            ignore_eos=True,
+            detokenize=False,
+            output_kind=RequestOutputKind.DELTA,
+        )
+        stream = self._engine.generate(TokensPrompt(prompt_token_ids=prompt), sampling, request_id)
+        async for output in stream:
+            yield len(output.outputs[0].token_ids)
+
+    def stop(self) -> None:
+        """End the engine's process and free the GPU."""
+        if self._engine is not None:
+            self._engine.shutdown()
+            self._engine = None
