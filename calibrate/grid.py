@@ -1,0 +1,182 @@
+"""The grid: which loads a calibration measures, and in which order."""
+
+from collections.abc import Iterator
+from dataclasses import astuple, dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+Kind = Literal["idle", "decode", "prefill", "mixed", "trickle", "burst"]
+GridName = Literal["full", "quick"]
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One load, held until its window is measured.
+
+    Attributes:
+        kind: `idle` (loaded, no work), `decode` (a batch that only decodes), `prefill` (a stream of prompts,
+            one output token each), `mixed` (both), `trickle` (one request after the other, with a pause),
+            `burst` (pauses and short prefill streams in turn).
+        batch: Decoding sequences.
+        context_tokens: Tokens before: of each decoding sequence, or before each prefill chunk.
+        chunk_tokens: Fresh prompt tokens of each streamed request.
+        streams: Streamed requests outstanding at any time.
+        output_tokens: Output tokens of each streamed request.
+        gap_s: Pause between requests (trickle) or between bursts.
+        repeat: Counts the repeats of this load from 0.
+    """
+
+    kind: Kind
+    batch: int = 0
+    context_tokens: int = 0
+    chunk_tokens: int = 0
+    streams: int = 0
+    output_tokens: int = 1
+    gap_s: float = 0.0
+    repeat: int = 0
+
+    @property
+    def key(self) -> str:
+        """Name of the point, unique in a grid."""
+        return "-".join(str(part) for part in astuple(self))
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the engine under calibration can hold.
+
+    Attributes:
+        max_num_seqs: Most sequences running.
+        max_num_batched_tokens: Token budget of a step.
+        kv_tokens: Tokens that fit the KV cache.
+        max_model_len: Longest request.
+    """
+
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    kv_tokens: int
+    max_model_len: int
+
+
+DECODE = {
+    128: (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 160, 192, 256, 320, 384, 448, 512, 640, 768, 1024),
+    512: (8, 64, 256, 512),
+    1024: (1, 4, 16, 40, 64, 100, 128, 200, 256),
+    4096: (1, 8, 24, 48, 96),
+    16384: (1, 2, 4, 8, 16),
+}
+"""Decode batches by context."""
+
+PREFILL_ALONE = {
+    0: (128, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192),
+    2048: (512, 2048, 6144),
+    8192: (512, 2048, 8192),
+    15360: (1024, 4096),
+}
+"""Fresh tokens of one chunk a step, by the context before them."""
+
+PREFILL_PACKED = (64, 128, 256, 512, 1024, 2048)
+"""Prompt lengths of which several fill a step."""
+
+MIXED: dict[int, dict[int, tuple[int, ...]]] = {
+    512: {
+        2: (256, 2048),
+        8: (128, 512, 2048, 8000),
+        32: (128, 512, 1024, 4096),
+        64: (256, 1024, 2048, 8000),
+        128: (128, 512, 2048, 4096),
+        256: (256, 1024, 2048, 7800),
+        512: (512, 2048),
+    },
+    4096: {16: (512, 2048), 64: (1024, 4096)},
+}
+"""Chunk sizes by decode context and decode batch."""
+
+TRICKLE = (
+    Point("trickle", chunk_tokens=256, output_tokens=16, gap_s=0.0),
+    Point("trickle", chunk_tokens=256, output_tokens=16, gap_s=0.02),
+    Point("trickle", chunk_tokens=256, output_tokens=16, gap_s=0.06),
+    Point("trickle", chunk_tokens=256, output_tokens=16, gap_s=0.15),
+    Point("trickle", chunk_tokens=256, output_tokens=16, gap_s=0.5),
+    Point("trickle", chunk_tokens=32, output_tokens=1, gap_s=0.05),
+    Point("trickle", chunk_tokens=1024, output_tokens=1, gap_s=0.05),
+    Point("trickle", chunk_tokens=4096, output_tokens=1, gap_s=0.1),
+)
+"""One request at a time: the overheads outside the GPU, and how the power falls after a step."""
+
+BURST = (
+    Point("burst", chunk_tokens=1024, streams=24, gap_s=0.6),
+    Point("burst", chunk_tokens=1024, streams=24, gap_s=0.2),
+    Point("burst", batch=64, context_tokens=512, chunk_tokens=1024, streams=24, gap_s=0.6),
+)
+"""Work that begins on a cool GPU: what the power governor lets through at first."""
+
+QUICK = (
+    Point("idle"),
+    Point("decode", batch=1, context_tokens=128),
+    Point("decode", batch=16, context_tokens=128),
+    Point("decode", batch=16, context_tokens=1024),
+    Point("prefill", chunk_tokens=512, streams=2),
+    Point("prefill", chunk_tokens=2048, streams=2),
+    Point("prefill", chunk_tokens=256, streams=24),
+    Point("prefill", chunk_tokens=1024, context_tokens=1024, streams=2),
+    Point("mixed", batch=8, context_tokens=512, chunk_tokens=512, streams=2),
+    Point("trickle", chunk_tokens=256, output_tokens=16, gap_s=0.05),
+    Point("burst", chunk_tokens=1024, streams=24, gap_s=0.3),
+)
+"""A grid for rehearsals: every kind once, too coarse for a table to trust."""
+
+
+def loads(limits: Limits, grid: GridName) -> Iterator[Point]:
+    """Yield each load of the grid that the engine can hold, once."""
+    candidates = QUICK if grid == "quick" else _full(limits)
+    for point in candidates:
+        kv_tokens = point.batch * (point.context_tokens + 512) + 2 * point.streams * point.chunk_tokens
+        longest = point.context_tokens + point.chunk_tokens + 512
+        if (
+            point.batch + bool(point.streams) <= limits.max_num_seqs
+            and kv_tokens <= 0.9 * limits.kv_tokens
+            and longest <= limits.max_model_len
+            and (point.kind != "mixed" or point.batch < limits.max_num_batched_tokens)
+        ):
+            yield point
+
+
+def _full(limits: Limits) -> Iterator[Point]:
+    budget = limits.max_num_batched_tokens
+    yield Point("idle")
+    for context, batches in DECODE.items():
+        yield from (Point("decode", batch=batch, context_tokens=context) for batch in batches)
+    yield from TRICKLE
+    for context, chunks in PREFILL_ALONE.items():
+        yield from (
+            Point("prefill", context_tokens=context, chunk_tokens=chunk, streams=2)
+            for chunk in chunks
+            if chunk <= budget
+        )
+    for chunk in PREFILL_PACKED:
+        yield Point("prefill", chunk_tokens=chunk, streams=3 * max(1, budget // chunk))
+    for context, by_batch in MIXED.items():
+        for batch, chunks in by_batch.items():
+            yield from (
+                Point("mixed", batch=batch, context_tokens=context, chunk_tokens=chunk, streams=2)
+                for chunk in chunks
+            )
+    yield from BURST
+
+
+CACHED = ("idle", "decode", "trickle")
+"""Kinds measured first in each repeat: the others push the decode contexts out of the prefix cache."""
+
+
+def order(points: list[Point], repeats: int, seed: int) -> list[Point]:
+    """Return `repeats` rounds of the loads, each round in a seeded random order of its own."""
+    rng = np.random.default_rng(seed)
+    rounds: list[Point] = []
+    for repeat in range(repeats):
+        for early in (True, False):
+            block = [point for point in points if (point.kind in CACHED) is early]
+            for index in rng.permutation(len(block)):
+                rounds.append(replace(block[index], repeat=repeat))
+    return rounds

@@ -1,0 +1,256 @@
+"""Measure a grid: every point on disk as soon as it is done, and a stopped run goes on where it was."""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibrate.grid import GridName, Limits, Point, loads, order
+from calibrate.loads import LoadEngine, Loader, Times
+from calibrate.raw import STEP_COLUMNS, RawPoint, append, read_lines
+
+BEFORE_S = 0.25
+"""Readings kept before a load begins, so that the counter can be interpolated at its edges."""
+
+AFTER_S = 0.25
+"""Readings kept after a load has drained: how the power falls."""
+
+BARE_IDLE_S = 10.0
+
+
+class Samples(Protocol):
+    """A running meter."""
+
+    def samples(self, since_s: float) -> NDArray[np.void]:
+        """Return readings from `since_s` on, columns as in `backends.meter.SAMPLE`, in time order."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Instruments:
+    """What a calibration drives and reads.
+
+    Attributes:
+        engine: The engine, not started.
+        meter: Opens the running meter.
+        steps_since: Returns the engine's step log from a monotonic time on, columns as STEP_COLUMNS.
+        gpu: What NVML says about the metered GPUs.
+    """
+
+    engine: LoadEngine
+    meter: AbstractContextManager[Samples]
+    steps_since: Callable[[float], NDArray[np.void]]
+    gpu: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a calibration runs.
+
+    Attributes:
+        grid: Which grid.
+        repeats: Rounds through it.
+        seed: Seed of order and tokens.
+        hold_s: Length of a window.
+        stop_after_s: End cleanly after the point that passes this time, None to run to the end.
+    """
+
+    grid: GridName = "full"
+    repeats: int = 3
+    seed: int = 0
+    hold_s: float = 1.5
+    stop_after_s: float | None = None
+
+
+class Unfinished(Exception):  # noqa: N818, not an error
+    """The time was up before the grid was done; what was measured is kept."""
+
+
+def measure(folder: Path, plan: Plan, tools: Instruments, say: Callable[[str], None]) -> list[RawPoint]:
+    """Measure what is left of the grid into `folder` and return all points.
+
+    Raises:
+        ValueError: The folder holds a calibration of another engine, GPU or plan.
+        Unfinished: `stop_after_s` has passed; call again to go on.
+    """
+    return asyncio.run(_measure(folder, plan, tools, say))
+
+
+async def _measure(
+    folder: Path, plan: Plan, tools: Instruments, say: Callable[[str], None]
+) -> list[RawPoint]:
+    began_s = time.monotonic()
+    folder.mkdir(parents=True, exist_ok=True)
+    points_file = folder / "points.jsonl"
+    done = read_lines(points_file)
+    with tools.meter as meter:
+        facts = _read_facts(folder)
+        if "bare_idle_w" not in facts:
+            say(f"bare idle, {BARE_IDLE_S:.0f} s")
+            facts["bare_idle_w"] = await _bare_idle_w(meter)
+        say("starting the engine")
+        await tools.engine.start()
+        try:
+            facts = _agree(folder, facts, plan, tools)
+            todo = _left(done, plan, facts["engine"])
+            loader = Loader(tools.engine, plan.seed + len(done), plan.hold_s)
+            await loader.warm_up()
+            session = 1 + max((raw.session for raw in done), default=-1)
+            for number, point in enumerate(todo, start=1):
+                if plan.stop_after_s is not None and time.monotonic() - began_s > plan.stop_after_s:
+                    raise Unfinished(f"{len(done)} points are done, {len(todo) - number + 1} are left")
+                began_at = datetime.now(UTC).isoformat(timespec="seconds")
+                times = await loader.run(point)
+                raw = _collect(point, session, began_at, times, meter, tools)
+                append(points_file, raw)
+                done.append(raw)
+                say(f"{number}/{len(todo)} {describe(raw)}")
+        finally:
+            tools.engine.stop()
+    return done
+
+
+def describe(raw: RawPoint) -> str:
+    """Return one line: the load, and what its window showed."""
+    begin_s, end_s = raw.window_s
+    ended = (raw.steps["done_s"] > begin_s) & (raw.steps["done_s"] <= end_s)
+    power_w = raw.energy_j(begin_s, end_s) / (end_s - begin_s)
+    shape = " ".join(
+        f"{name} {value}"
+        for name, value in (
+            ("batch", raw.point.batch),
+            ("context", raw.point.context_tokens),
+            ("chunk", raw.point.chunk_tokens),
+            ("streams", raw.point.streams),
+        )
+        if value
+    )
+    return (
+        f"{raw.point.kind} {shape}: {int(ended.sum())} steps in {end_s - begin_s:.2f} s, "
+        f"{power_w:.0f} W, {raw.clock_mhz:.0f} MHz, {raw.temperature_c:.0f} C"
+    )
+
+
+async def _bare_idle_w(meter: Samples) -> float:
+    begin_s = time.monotonic()
+    await asyncio.sleep(BARE_IDLE_S)
+    counter = _counter(meter.samples(begin_s))
+    if len(counter) < 2:
+        raise ValueError(
+            f"the energy counter did not tick within {BARE_IDLE_S} s; it must, to measure anything"
+        )
+    return float((counter[-1, 1] - counter[0, 1]) / (counter[-1, 0] - counter[0, 0]))
+
+
+def _left(done: Sequence[RawPoint], plan: Plan, engine: dict[str, Any]) -> list[Point]:
+    limits = Limits(
+        max_num_seqs=engine["max_num_seqs"],
+        max_num_batched_tokens=engine["max_num_batched_tokens"],
+        kv_tokens=(engine["num_gpu_blocks"] - 1) * engine["block_size"],
+        max_model_len=engine["max_model_len"],
+    )
+    have = {raw.point.key for raw in done}
+    everything = order(list(loads(limits, plan.grid)), plan.repeats, plan.seed)
+    return [point for point in everything if point.key not in have]
+
+
+def _read_facts(folder: Path) -> dict[str, Any]:
+    path = folder / "facts.json"
+    facts: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return facts
+
+
+def _agree(folder: Path, facts: dict[str, Any], plan: Plan, tools: Instruments) -> dict[str, Any]:
+    """Write what this calibration is of, or check that it is the same as before."""
+    engine = tools.engine.facts()
+    now = {
+        "engine": engine,
+        "gpu": tools.gpu,
+        "seed": plan.seed,
+        "hold_s": plan.hold_s,
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+    for key in ("seed", "hold_s"):
+        if key in facts and facts[key] != now[key]:
+            raise ValueError(
+                f"{folder} was begun with {key} = {facts[key]}, now {now[key]}; use another --out"
+            )
+    for key, value in facts.get("engine", {}).items():
+        if key != "num_gpu_blocks" and engine.get(key) != value:
+            raise ValueError(
+                f"{folder} was begun on an engine with {key} = {value}, now {engine.get(key)}; "
+                f"use another --out"
+            )
+    if facts.get("gpu", {}).get("name", tools.gpu["name"]) != tools.gpu["name"]:
+        raise ValueError(
+            f"{folder} was begun on {facts['gpu']['name']}, now {tools.gpu['name']}; use another --out"
+        )
+    facts = {**now, **facts}
+    (folder / "facts.json").write_text(json.dumps(facts, indent=1))
+    return facts
+
+
+def _collect(
+    point: Point, session: int, began_at: str, times: Times, meter: Samples, tools: Instruments
+) -> RawPoint:
+    zero_s = times.begin_s
+    samples = meter.samples(zero_s - BEFORE_S)
+    samples = samples[samples["time_s"] <= times.end_s + AFTER_S]
+    steps = tools.steps_since(zero_s)
+    steps = steps[steps["scheduled_s"] >= zero_s]
+    inside = (samples["time_s"] >= times.window_begin_s) & (samples["time_s"] <= times.window_end_s)
+    counter, power = _counter(samples), _power(samples)
+    counter[:, 0] -= zero_s
+    counter[:, 1] -= counter[0, 1]
+    power[:, 0] -= zero_s
+    columns = {name: steps[name].astype(np.float64) for name in STEP_COLUMNS}
+    for name in ("scheduled_s", "done_s"):
+        columns[name] -= zero_s
+    return RawPoint(
+        point=point,
+        session=session,
+        began_at=began_at,
+        window_s=(times.window_begin_s - zero_s, times.window_end_s - zero_s),
+        end_s=times.end_s - zero_s,
+        steps=columns,
+        counter=counter,
+        power=power,
+        requests=np.array(times.requests, dtype=np.float64).reshape(-1, 3) - zero_s,
+        clock_mhz=float(samples["clock_mhz"][inside].mean()),
+        temperature_c=float(samples["temperature_c"][inside].mean()),
+        throttle_reasons=int(np.bitwise_or.reduce(samples["throttle_reasons"][inside])),
+    )
+
+
+def _counter(samples: NDArray[np.void]) -> NDArray[np.float64]:
+    """Return (time_s, energy_j) at each tick of the counter; several GPUs are interpolated and summed."""
+    ticks = []
+    for gpu in np.unique(samples["gpu"]):
+        own = samples[samples["gpu"] == gpu]
+        changed = np.flatnonzero(np.diff(own["energy_j"]) != 0) + 1
+        ticks.append(np.column_stack([own["time_s"][changed], own["energy_j"][changed]]))
+    if len(ticks) == 1:
+        return ticks[0]
+    times = ticks[0][:, 0]
+    total = np.sum([np.interp(times, tick[:, 0], tick[:, 1]) for tick in ticks], axis=0)
+    return np.column_stack([times, total])
+
+
+def _power(samples: NDArray[np.void]) -> NDArray[np.float64]:
+    """Return (time_s, power_w) wherever the instantaneous power changed, GPUs summed."""
+    read = samples[np.isfinite(samples["power_w"])]
+    gpus = np.unique(read["gpu"])
+    rows = min(int((read["gpu"] == gpu).sum()) for gpu in gpus)
+    by_gpu = [read[read["gpu"] == gpu][:rows] for gpu in gpus]
+    times = by_gpu[0]["time_s"].astype(np.float64)
+    watts = np.sum([own["power_w"].astype(np.float64) for own in by_gpu], axis=0)
+    changed = np.concatenate([[True], np.diff(watts) != 0])
+    return np.column_stack([times[changed], watts[changed]])

@@ -1,0 +1,157 @@
+"""Raw points: everything that was read while a load ran, one row a point, nothing averaged away."""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibrate.grid import Point
+
+STEP_COLUMNS = (
+    "scheduled_s",
+    "done_s",
+    "chunks",
+    "prefill_tokens",
+    "prefill_pairs",
+    "decode_seqs",
+    "kv_tokens",
+    "running",
+    "waiting",
+    "free_blocks",
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RawPoint:
+    """What was read while one load ran.
+
+    Times are seconds since the load began, energies joules since its first reading.
+
+    Attributes:
+        point: The load.
+        session: Counts the engine starts of this calibration from 0.
+        began_at: ISO 8601, UTC.
+        window_s: (begin, end) of the steady part.
+        end_s: When the load had drained.
+        steps: Engine steps, each column of shape (steps,), see STEP_COLUMNS.
+        counter: (time_s, energy_j) at each tick of the energy counter, all GPUs summed, shape (ticks, 2).
+        power: (time_s, power_w) at each change of the instantaneous power, GPUs summed, shape (changes, 2).
+        requests: (submitted, first token, finished) of each streamed request, shape (requests, 3).
+        clock_mhz, temperature_c: Mean over window and GPUs.
+        throttle_reasons: Bits seen in the window, all of them.
+    """
+
+    point: Point
+    session: int
+    began_at: str
+    window_s: tuple[float, float]
+    end_s: float
+    steps: dict[str, NDArray[np.float64]]
+    counter: NDArray[np.float64]
+    power: NDArray[np.float64]
+    requests: NDArray[np.float64]
+    clock_mhz: float
+    temperature_c: float
+    throttle_reasons: int
+
+    def energy_j(self, begin_s: float, end_s: float) -> float:
+        """Return the joules between two times by interpolating between counter ticks."""
+        at_begin, at_end = np.interp([begin_s, end_s], self.counter[:, 0], self.counter[:, 1])
+        return float(at_end - at_begin)
+
+
+def to_json(raw: RawPoint) -> dict[str, Any]:
+    """Return the point as plain JSON values, times rounded to microseconds, energies to millijoules."""
+
+    def rounded(values: NDArray[np.float64], digits: int) -> list[Any]:
+        return list(np.round(values, digits).tolist())
+
+    return {
+        "point": asdict(raw.point),
+        "session": raw.session,
+        "began_at": raw.began_at,
+        "window_s": list(raw.window_s),
+        "end_s": raw.end_s,
+        "steps": {name: rounded(column, 6) for name, column in raw.steps.items()},
+        "counter": rounded(raw.counter, 4),
+        "power": rounded(raw.power, 4),
+        "requests": rounded(raw.requests, 6),
+        "clock_mhz": raw.clock_mhz,
+        "temperature_c": raw.temperature_c,
+        "throttle_reasons": raw.throttle_reasons,
+    }
+
+
+def from_json(values: dict[str, Any]) -> RawPoint:
+    """Return the point that `to_json` wrote."""
+    return RawPoint(
+        point=Point(**values["point"]),
+        session=values["session"],
+        began_at=values["began_at"],
+        window_s=(values["window_s"][0], values["window_s"][1]),
+        end_s=values["end_s"],
+        steps={name: np.array(column, dtype=np.float64) for name, column in values["steps"].items()},
+        counter=np.array(values["counter"], dtype=np.float64).reshape(-1, 2),
+        power=np.array(values["power"], dtype=np.float64).reshape(-1, 2),
+        requests=np.array(values["requests"], dtype=np.float64).reshape(-1, 3),
+        clock_mhz=values["clock_mhz"],
+        temperature_c=values["temperature_c"],
+        throttle_reasons=values["throttle_reasons"],
+    )
+
+
+def append(path: Path, raw: RawPoint) -> None:
+    """Append a point as one JSON line, on disk before this returns."""
+    import os
+
+    with open(path, "a", encoding="utf-8") as out:
+        out.write(json.dumps(to_json(raw), separators=(",", ":")) + "\n")
+        out.flush()
+        os.fsync(out.fileno())
+
+
+def read_lines(path: Path) -> list[RawPoint]:
+    """Return the points of a JSON-lines file; a last line that was cut off is dropped from the file too."""
+    if not path.exists():
+        return []
+    whole: list[RawPoint] = []
+    good_bytes = 0
+    with open(path, "rb") as lines:
+        for line in lines:
+            try:
+                whole.append(from_json(json.loads(line)))
+            except (json.JSONDecodeError, KeyError):
+                break
+            good_bytes += len(line)
+    if good_bytes < path.stat().st_size:
+        with open(path, "r+b") as damaged:
+            damaged.truncate(good_bytes)
+    return whole
+
+
+def write_parquet(path: Path, points: Iterable[RawPoint], facts: dict[str, Any]) -> None:
+    """Write all points as one Parquet file, one row a point, with `facts` in its metadata."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.Table.from_pylist([to_json(raw) for raw in points])
+    table = table.replace_schema_metadata({"facts": json.dumps(facts)})
+    pq.write_table(table, path, compression="zstd", compression_level=19)
+
+
+def read_parquet(path: Path) -> tuple[list[RawPoint], dict[str, Any]]:
+    """Return the points and the facts that `write_parquet` wrote."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path)
+    facts: dict[str, Any] = json.loads(table.schema.metadata[b"facts"])
+    return list(_points(table.to_pylist())), facts
+
+
+def _points(rows: list[dict[str, Any]]) -> Iterator[RawPoint]:
+    for row in rows:
+        yield from_json(row)
