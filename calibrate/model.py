@@ -1,0 +1,200 @@
+"""The model's parameters as a vector of logarithms, with what is known about them beforehand.
+
+Every parameter is positive, and its prior is a log-normal: the guess comes from the calibration's own
+readings, the width says how far it may reasonably lie off. Where the windows speak, they outweigh it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from calibrate.windows import HostReadings, Window
+from sim.host_time import HostTime
+from sim.step_cost import Coefficients
+from traces.trace import Floats, Ints
+
+SECOND_KNOTS = (
+    1, 8, 16, 24, 32, 48, 64, 96, 128, 160, 192, 256, 320, 384, 448, 512,
+    1024, 1536, 2048, 3072, 4096, 8192, 16384,
+)  # fmt: skip
+JOULE_KNOTS = (1, 8, 16, 32, 64, 96, 128, 192, 256, 384, 512, 1024, 8192, 16384)
+
+SMOOTH_SECONDS = 0.15
+SMOOTH_JOULES = 0.25
+"""How far a knot may reasonably lie off the line between its neighbours, as a logarithm."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is not fitted.
+
+    Attributes:
+        idle_w: Measured power without work, all GPUs.
+        limits: Largest measured prefill tokens, decode sequences, KV tokens and pairs of a step, shape (4,).
+        padded: Tokens that each number of tokens is padded to, shape (largest graph + 1,).
+        submit_s, deliver_s: The client's way to the engine core and back.
+    """
+
+    idle_w: float
+    limits: Floats
+    padded: Ints
+    submit_s: float
+    deliver_s: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Model:
+    """Names, guesses and widths of the parameters, and how they become a table's numbers."""
+
+    names: tuple[str, ...]
+    guess: Floats
+    width: Floats
+    second_knots: Floats
+    joule_knots: Floats
+    known: Known
+
+    def build(self, log_values: Floats) -> tuple[Coefficients, HostTime]:
+        """Return the numbers that the engine takes."""
+        p = dict(zip(self.names, np.exp(log_values).tolist(), strict=True))
+        seconds = np.array([p[f"seconds_{knot:.0f}"] for knot in self.second_knots])
+        joules = np.array([p[f"joules_{knot:.0f}"] for knot in self.joule_knots])
+        coefficients = Coefficients(
+            knots=self.second_knots,
+            linear_s=seconds,
+            linear_j=np.interp(self.second_knots, self.joule_knots, joules),
+            per_chunk=np.array([p["chunk_s"], p["chunk_j"]]),
+            per_pair=np.array([p["pair_s"], p["pair_j"]]),
+            per_seq=np.array([p["seq_s"], p["seq_j"]]),
+            per_kv=np.array([p["kv_s"], p["kv_j"]]),
+            limits=self.known.limits,
+            idle_w=self.known.idle_w,
+            per_prefill=np.array([p["prefill_s"], p["prefill_j"]]),
+            padded=self.known.padded,
+            busy_w=p["busy_w"],
+            cap_w=p["cap_w"],
+            allowance_j=p["allowance_j"],
+            gamma=p["gamma"],
+            tail_w=p["tail_w"],
+            tail_s=p["tail_s"],
+        )
+        host = HostTime(
+            lead_s=p["lead_s"],
+            graph_s=p["graph_s"],
+            piecewise_s=p["piecewise_s"],
+            eager_s=p["eager_s"],
+            per_token_s=p["per_token_s"],
+            per_seq_s=p["per_seq_s"],
+            process_s=p["process_s"],
+            process_seq_s=p["process_seq_s"],
+            output_s=p["output_s"],
+            submit_s=self.known.submit_s,
+            deliver_s=self.known.deliver_s,
+            graph_tokens=len(self.known.padded) - 1,
+        )
+        return coefficients, host
+
+    def prior_residuals(self, log_values: Floats) -> Floats:
+        """Return how far the parameters lie off their priors, in widths."""
+        off = (log_values - np.log(self.guess)) / self.width
+        values = dict(zip(self.names, np.exp(log_values).tolist(), strict=True))
+        bends = [
+            *_bends(values, "seconds", self.second_knots, SMOOTH_SECONDS),
+            *_bends(values, "joules", self.joule_knots, SMOOTH_JOULES),
+        ]
+        return np.concatenate([off, bends])
+
+
+def _bends(values: dict[str, float], name: str, knots: Floats, width: float) -> list[float]:
+    at_knots = [values[f"{name}_{knot:.0f}"] for knot in knots]
+    bends = []
+    for i in range(1, len(knots) - 1):
+        line = np.interp(knots[i], [knots[i - 1], knots[i + 1]], [at_knots[i - 1], at_knots[i + 1]])
+        bends.append(float(np.log(at_knots[i] / line) / width))
+    return bends
+
+
+def guess_model(measured: list[Window], host: HostReadings, known: Known, power_limit_w: float) -> Model:
+    """Return the model with guesses read from the windows.
+
+    Raises:
+        ValueError: There is no decode or no prefill window to read them from.
+    """
+    decodes = [window for window in measured if window.point.kind == "decode"]
+    prefills = [window for window in measured if window.point.kind == "prefill"]
+    if not decodes or not prefills:
+        raise ValueError("a fit needs decode and prefill points; let calibrate finish its grid")
+    smallest = min(decodes, key=lambda window: (window.point.batch, window.point.context_tokens))
+    largest = max(prefills, key=lambda window: window.tokens)
+    floor_s = smallest.step_s
+    token_s = largest.step_s / largest.tokens
+    cap_w = min(max(window.power_w for window in measured), 0.99 * power_limit_w)
+    busy_w = 0.66 * smallest.power_w
+    most = max(window.tokens for window in measured)
+    second_knots = _knots(SECOND_KNOTS, most)
+    joule_knots = _knots(JOULE_KNOTS, most)
+
+    parameters: dict[str, tuple[float, float]] = {}
+    for knot in second_knots:
+        parameters[f"seconds_{knot:.0f}"] = (max(floor_s, 0.8 * token_s * knot), 2.0)
+    for knot in joule_knots:
+        floor_j = (smallest.power_w - busy_w) * floor_s
+        parameters[f"joules_{knot:.0f}"] = (floor_j + 0.8 * (cap_w - busy_w) * token_s * knot, 2.0)
+    kv_s, kv_j = _per_kv_token(decodes)
+    parameters |= {
+        "prefill_s": (0.1 * token_s, 2.0),
+        "prefill_j": (0.05 * cap_w * token_s, 2.0),
+        "chunk_s": (0.005 * floor_s, 2.0),
+        "chunk_j": (0.0005 * cap_w * floor_s, 2.0),
+        "pair_s": (5e-5 * token_s, 1.5),
+        "pair_j": (3e-5 * cap_w * token_s, 1.5),
+        "seq_s": (0.001 * floor_s, 1.5),
+        "seq_j": (0.001 * cap_w * floor_s, 1.5),
+        "kv_s": (kv_s, 0.5),
+        "kv_j": (kv_j, 0.7),
+        "busy_w": (busy_w, 0.2),
+        "cap_w": (cap_w, 0.02),
+        "gamma": (2.0, 0.3),
+        "allowance_j": (0.03 * power_limit_w, 1.0),
+        "tail_w": (0.4 * known.idle_w, 1.0),
+        "tail_s": (0.03, 1.0),
+        "lead_s": (2e-3, 0.5),
+        "graph_s": (0.3 * floor_s, 0.3),
+        "piecewise_s": (host.piecewise_s, 0.03),
+        "eager_s": (host.eager_s, 0.03),
+        "per_token_s": (max(host.per_token_s, 1e-8), 0.2),
+        "per_seq_s": (3e-6, 0.5),
+        "process_s": (host.process_s, 0.1),
+        "process_seq_s": (host.process_seq_s, 0.05),
+        "output_s": (3e-4, 1.0),
+    }
+    return Model(
+        names=tuple(parameters),
+        guess=np.array([value for value, _ in parameters.values()]),
+        width=np.array([width for _, width in parameters.values()]),
+        second_knots=second_knots,
+        joule_knots=joule_knots,
+        known=known,
+    )
+
+
+def _knots(candidates: tuple[int, ...], most: float) -> Floats:
+    kept = [float(knot) for knot in candidates if knot < most]
+    return np.array([*kept, next((float(knot) for knot in candidates if knot >= most), most)])
+
+
+def _per_kv_token(decodes: list[Window]) -> tuple[float, float]:
+    """Return seconds and joules of a KV token, from the longest against the shortest context of one batch."""
+    best: tuple[float, float, float] = (0.0, 3e-8, 1.5e-5)
+    for batch in {window.point.batch for window in decodes}:
+        same = sorted((w for w in decodes if w.point.batch == batch), key=lambda w: w.point.context_tokens)
+        short, long = same[0], same[-1]
+        more = _mean_kv(long) - _mean_kv(short)
+        if more > best[0] and long.step_s > short.step_s:
+            per_step_j = long.joules / (long.last - long.first) - short.joules / (short.last - short.first)
+            seconds = (long.step_s - short.step_s) / more
+            best = (more, seconds, max(0.5 * per_step_j / more, 1e-9))
+    return best[1], best[2]
+
+
+def _mean_kv(window: Window) -> float:
+    return float(window.steps.kv_tokens[window.first + 1 : window.last + 1].mean())

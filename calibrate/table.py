@@ -1,0 +1,75 @@
+"""From a fit to a cost table with its residuals."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from calibrate.fit import Fit, Residual
+from sim.table import CostTable
+
+
+def make_table(name: str, fitted: Fit, facts: dict[str, Any], points_file: Path) -> CostTable:
+    """Return the cost table of a fit.
+
+    Args:
+        name: Name of the table.
+        fitted: The fit.
+        facts: What the calibration wrote about engine and GPU.
+        points_file: The raw points it was fitted to, whose hash goes into the table.
+    """
+    gpu, engine = facts["gpu"], facts["engine"]
+    return CostTable(
+        name=name,
+        source="measured",
+        measured_on=(
+            f"{gpu['gpus']} x {gpu['name']}, driver {gpu['driver']}, vLLM {engine['vllm']}, "
+            f"{engine['model']} {engine['quantization'] or engine['dtype']}"
+            f"{', random weights' if engine['random_weights'] else ''}, {facts['date']}"
+        ),
+        gpu=gpu["name"],
+        gpus=gpu["gpus"],
+        power_limit_w=gpu["power_limit_w"],
+        bare_idle_w=facts["bare_idle_w"],
+        coefficients=fitted.coefficients,
+        host=fitted.host,
+        engine=engine,
+        meta={
+            "date": facts["date"],
+            "driver": gpu["driver"],
+            "gpu_hashes": gpu["hashes"],
+            "points_sha256": hashlib.sha256(points_file.read_bytes()).hexdigest(),
+            "parameters": fitted.parameters,
+            "idle_spread_w": fitted.idle_spread_w,
+            "errors": errors_by_kind(fitted.residuals),
+        },
+    )
+
+
+def errors_by_kind(residuals: tuple[Residual, ...]) -> dict[str, dict[str, float]]:
+    """Return root mean square and mean of the relative errors of seconds and joules, by kind of point."""
+    kinds = sorted({residual.kind for residual in residuals})
+    return {kind: _errors([r for r in residuals if r.kind == kind]) for kind in kinds}
+
+
+def _errors(residuals: list[Residual]) -> dict[str, float]:
+    seconds = np.array([r.model_seconds / r.seconds - 1 for r in residuals])
+    joules = np.array([r.model_joules / r.joules - 1 for r in residuals])
+    return {
+        "windows": len(residuals),
+        "seconds_rms": float(np.sqrt(np.mean(seconds**2))),
+        "seconds_mean": float(seconds.mean()),
+        "joules_rms": float(np.sqrt(np.mean(joules**2))),
+        "joules_mean": float(joules.mean()),
+    }
+
+
+def write_residuals(residuals: tuple[Residual, ...], path: Path) -> None:
+    """Write one row a window: measured and replayed seconds, joules and latency."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    names = Residual.__slots__
+    rows = [{name: getattr(residual, name) for name in names} for residual in residuals]
+    pq.write_table(pa.Table.from_pylist(rows), path, compression="zstd")

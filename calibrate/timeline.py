@@ -1,0 +1,107 @@
+"""Replay the steps of a measured window through the cost model, with the engine core's own work around them.
+
+What each step held is taken from the step log, and how long the engine waited for work; when steps begin and
+end, and the joules, come from the model. The same functions price the steps of the simulated engine.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from sim.compiled import compiled_entry
+from sim.host_time import HostTime, launch_s, lead_s, process_s
+from sim.step_cost import Coefficients, gap_energy, new_state, step_cost
+from traces.trace import Floats, Ints
+
+
+class Steps(NamedTuple):
+    """Logged steps, each array of shape (steps,); times in seconds since the load began."""
+
+    scheduled_s: Floats
+    done_s: Floats
+    chunks: Ints
+    prefill_tokens: Ints
+    prefill_pairs: Floats
+    decode_seqs: Ints
+    kv_tokens: Ints
+
+
+class Replayed(NamedTuple):
+    """What the model makes of the steps, each array of shape (steps,).
+
+    Attributes:
+        begin_s: When the GPU began the step.
+        end_s: When it was through.
+        done_s: When the step's output was processed.
+        decided_s: When the step was decided.
+        energy_j: Energy since the first step began, at `end_s`.
+    """
+
+    begin_s: Floats
+    end_s: Floats
+    done_s: Floats
+    decided_s: Floats
+    energy_j: Floats
+
+
+def replay_steps(c: Coefficients, h: HostTime, steps: Steps) -> Replayed:
+    """Return when the steps would have run, and their energy, by the model."""
+    count = len(steps.done_s)
+    replayed = Replayed(*(np.full(count, np.nan) for _ in Replayed._fields))
+    _replay_into(replayed, np.zeros(count), new_state(), c, h, steps)
+    return replayed
+
+
+@compiled_entry
+def _replay_into(
+    replayed: Replayed, launched_s: Floats, state: Floats, c: Coefficients, h: HostTime, steps: Steps
+) -> None:
+    begin_s, end_s, done_s = replayed.begin_s, replayed.end_s, replayed.done_s
+    decided_s, energy_j = replayed.decided_s, replayed.energy_j
+    count = len(done_s)
+    free_s = 0.0
+    joules = 0.0
+    for k in range(count):
+        chunks, tokens, seqs = steps.chunks[k], steps.prefill_tokens[k], steps.decode_seqs[k]
+        if k == 0:
+            decided_s[k] = steps.scheduled_s[k]
+            free_s = decided_s[k]
+        elif steps.scheduled_s[k] >= steps.done_s[k - 1]:
+            done_s[k - 1] = max(end_s[k - 1], launched_s[k - 1]) + h.output_s
+            decided_s[k] = done_s[k - 1] + steps.scheduled_s[k] - steps.done_s[k - 1]
+        else:
+            decided_s[k] = launched_s[k - 1]
+            if k > 1 and steps.scheduled_s[k] >= steps.done_s[k - 2]:
+                processed_s = done_s[k - 2] + process_s(h, steps.chunks[k - 2] + steps.decode_seqs[k - 2])
+                decided_s[k] = max(decided_s[k], processed_s)
+        launched_s[k] = decided_s[k] + launch_s(h, chunks, tokens, seqs)
+        begin_s[k] = max(free_s, decided_s[k] + lead_s(h, chunks, tokens, seqs))
+        joules += gap_energy(c, state, begin_s[k] - free_s)
+        seconds, prefill_j, decode_j, _, _ = step_cost(
+            c,
+            state,
+            chunks,
+            tokens,
+            steps.prefill_pairs[k],
+            seqs,
+            steps.kv_tokens[k],
+            launched_s[k] - begin_s[k],
+        )
+        joules += prefill_j + decode_j
+        free_s = begin_s[k] + seconds
+        end_s[k] = free_s
+        energy_j[k] = joules
+        if k > 0 and np.isnan(done_s[k - 1]):
+            done_s[k - 1] = max(end_s[k - 1], launched_s[k]) + h.output_s
+    done_s[count - 1] = max(end_s[count - 1], launched_s[count - 1]) + h.output_s
+
+
+def energy_at(r: Replayed, idle_w: float, step: int) -> float:
+    """Return the energy at the moment the output of `step` was processed, the next step perhaps under way."""
+    at_s, joules = r.done_s[step], r.energy_j[step]
+    if step + 1 == len(r.done_s) or at_s <= r.begin_s[step + 1]:
+        return float(joules + idle_w * (at_s - r.end_s[step]))
+    gap_j = idle_w * (r.begin_s[step + 1] - r.end_s[step])
+    seconds = max(r.end_s[step + 1] - r.begin_s[step + 1], 1e-12)
+    share = min((at_s - r.begin_s[step + 1]) / seconds, 1.0)
+    return float(joules + gap_j + share * (r.energy_j[step + 1] - joules - gap_j))

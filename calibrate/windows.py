@@ -1,0 +1,184 @@
+"""Windows: the parts of raw points that a model is fitted to, and what can be read from them without one."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from calibrate.grid import Point
+from calibrate.raw import RawPoint
+from calibrate.timeline import Steps
+from traces.trace import Floats
+
+LEAD_IN_STEPS = 60
+"""Steps replayed before a window, so that clocks and pipeline have their state when it begins."""
+
+WAIT_S = 2e-3
+"""An engine that scheduled a step that long after its last output had nothing to do in between."""
+
+MIN_STEPS = 3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Window:
+    """Logged steps of which `first` to `last` are compared.
+
+    Attributes:
+        point: The load.
+        steps: Steps with their lead-in.
+        first, last: The window reaches from the output of step `first` to that of step `last`.
+        seconds, joules: Measured in between.
+        latency_s: Mean time from decision to output of the steps that found an idle engine, NaN if none did.
+    """
+
+    point: Point
+    steps: Steps
+    first: int
+    last: int
+    seconds: float
+    joules: float
+    latency_s: float
+
+    @property
+    def power_w(self) -> float:
+        """Mean measured power."""
+        return self.joules / self.seconds
+
+    @property
+    def step_s(self) -> float:
+        """Mean measured time from one output to the next."""
+        return self.seconds / (self.last - self.first)
+
+    @property
+    def tokens(self) -> float:
+        """Mean tokens in a step."""
+        part = slice(self.first + 1, self.last + 1)
+        return float((self.steps.prefill_tokens[part] + self.steps.decode_seqs[part]).mean())
+
+
+def windows(points: Iterable[RawPoint]) -> list[Window]:
+    """Return the window of each point that has one."""
+    found = []
+    for raw in points:
+        done_s = raw.steps["done_s"]
+        begin_s, end_s = (0.0 if raw.point.kind == "burst" else raw.window_s[0]), raw.window_s[1]
+        inside = np.flatnonzero((done_s > begin_s) & (done_s <= end_s))
+        if len(inside) < MIN_STEPS:
+            continue
+        kept = slice(max(inside[0] - LEAD_IN_STEPS, 0), inside[-1] + 1)
+        steps = Steps(
+            scheduled_s=raw.steps["scheduled_s"][kept],
+            done_s=done_s[kept],
+            chunks=raw.steps["chunks"][kept].astype(np.int64),
+            prefill_tokens=raw.steps["prefill_tokens"][kept].astype(np.int64),
+            prefill_pairs=raw.steps["prefill_pairs"][kept],
+            decode_seqs=raw.steps["decode_seqs"][kept].astype(np.int64),
+            kv_tokens=raw.steps["kv_tokens"][kept].astype(np.int64),
+        )
+        first, last = int(inside[0] - kept.start), int(inside[-1] - kept.start)
+        from_s, to_s = float(done_s[inside[0]]), float(done_s[inside[-1]])
+        isolated = found_idle(steps, first, last)
+        latency_s = (steps.done_s - steps.scheduled_s)[isolated]
+        found.append(
+            Window(
+                point=raw.point,
+                steps=steps,
+                first=first,
+                last=last,
+                seconds=to_s - from_s,
+                joules=raw.energy_j(from_s, to_s),
+                latency_s=float(np.mean(latency_s))
+                if raw.point.kind == "trickle" and isolated.size
+                else np.nan,
+            )
+        )
+    return found
+
+
+def found_idle(steps: Steps, first: int, last: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Return the steps after `first` up to `last` that were scheduled on an engine without work."""
+    waited = steps.scheduled_s[1:] > steps.done_s[:-1] + WAIT_S
+    found = np.flatnonzero(waited).astype(np.int64) + 1
+    return found[(found > first) & (found <= last)]
+
+
+def idle_power_w(points: Iterable[RawPoint]) -> tuple[float, float]:
+    """Return mean and spread (standard deviation) of the power of the idle points, model loaded."""
+    watts = [
+        raw.energy_j(*raw.window_s) / (raw.window_s[1] - raw.window_s[0])
+        for raw in points
+        if raw.point.kind == "idle"
+    ]
+    if not watts:
+        raise ValueError(
+            "no idle point was measured; a table needs the power without work: let calibrate finish"
+        )
+    return float(np.mean(watts)), float(np.std(watts))
+
+
+@dataclass(frozen=True, slots=True)
+class HostReadings:
+    """Processor times read straight from the step log, see `sim.host_time.HostTime` for their meaning."""
+
+    piecewise_s: float
+    eager_s: float
+    per_token_s: float
+    process_s: float
+    process_seq_s: float
+    submit_s: float
+    deliver_s: float
+
+
+def read_host(points: list[RawPoint], graph_tokens: int) -> HostReadings:
+    """Return the engine core's times that show between the steps of the log.
+
+    Launching shows where a step on an idle engine is followed at once by the next decision; processing,
+    between an output and the decision after it; the client's way, where one request at a time is sent.
+    """
+    launches, processing = [], []
+    submits, delivers = [], []
+    for raw in points:
+        scheduled_s, done_s = raw.steps["scheduled_s"], raw.steps["done_s"]
+        tokens = raw.steps["prefill_tokens"]
+        for k in range(1, len(done_s) - 1):
+            alone = scheduled_s[k] > done_s[k - 1] and scheduled_s[k + 1] < done_s[k]
+            if alone and raw.point.kind == "prefill" and raw.steps["decode_seqs"][k] == 0:
+                launches.append((tokens[k], scheduled_s[k + 1] - scheduled_s[k]))
+        if raw.point.kind == "decode":
+            wait_s = scheduled_s[2:] - done_s[:-2]
+            steady = raw.steps["chunks"][2:] == 0
+            seqs = raw.steps["decode_seqs"][:-2]
+            processing += [
+                (n, wait) for n, wait in zip(seqs[steady], wait_s[steady], strict=True) if wait > 0
+            ]
+        if raw.point.kind == "trickle":
+            for submitted_s, first_s, _ in raw.requests:
+                step = int(np.searchsorted(scheduled_s, submitted_s))
+                if step < len(done_s):
+                    submits.append(scheduled_s[step] - submitted_s)
+                    delivers.append(first_s - done_s[step])
+    by_tokens = np.array(launches)
+    small = by_tokens[by_tokens[:, 0] <= graph_tokens]
+    large = by_tokens[by_tokens[:, 0] > graph_tokens]
+    per_token_s = max(float(_line(large)[1]), 0.0) if len(large) > 1 else 0.0
+    seqs_and_wait = np.array(processing)
+    process_s, process_seq_s = _line(seqs_and_wait)
+    return HostReadings(
+        piecewise_s=float(np.median(small[:, 1] - per_token_s * small[:, 0])),
+        eager_s=float(np.median(large[:, 1] - per_token_s * large[:, 0])),
+        per_token_s=per_token_s,
+        process_s=max(process_s, 1e-6),
+        process_seq_s=max(process_seq_s, 1e-9),
+        submit_s=float(np.median(submits)),
+        deliver_s=float(np.median(delivers)),
+    )
+
+
+def _line(points: Floats) -> tuple[float, float]:
+    """Return intercept and slope of the line nearest, in relative terms, to the medians of y at each x."""
+    at = np.unique(points[:, 0])
+    medians = np.array([np.median(points[points[:, 0] == x, 1]) for x in at])
+    if len(at) == 1:
+        return float(medians[0]), 0.0
+    slope, intercept = np.polyfit(at, medians, 1, w=1 / medians)
+    return float(intercept), float(slope)
