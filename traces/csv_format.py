@@ -1,7 +1,7 @@
 """CSV formats: which columns mean what, and how to read them in bounded memory."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pyarrow import csv
 
 from traces.cells import CellError, is_zoned, nanoseconds, seconds, whole_numbers
+from traces.growing import GrowingColumn
 from traces.rows import LARGEST_COUNT, Rows
 from traces.source_file import SourceFile
 
@@ -51,17 +52,17 @@ class CsvFormat:
         return (self.time, self.prompt, self.output, *self.also)
 
 
-@dataclass(slots=True)
-class _Parts:
-    """Columns so far, one array a block of the file."""
+class _Columns:
+    """Columns so far."""
 
-    ticks: list[NDArray[Any]] = field(default_factory=list)
-    prompt: list[NDArray[np.int32]] = field(default_factory=list)
-    output: list[NDArray[np.int32]] = field(default_factory=list)
-    session: list[NDArray[np.object_]] = field(default_factory=list)
-    offline: list[NDArray[np.bool_]] = field(default_factory=list)
-    deadline: list[NDArray[np.float64]] = field(default_factory=list)
-    left_out: int = 0
+    def __init__(self, form: CsvFormat) -> None:
+        self.ticks = GrowingColumn(np.int64 if form.clock == "calendar" else np.float64)
+        self.prompt = GrowingColumn(np.int32)
+        self.output = GrowingColumn(np.int32)
+        self.session = GrowingColumn(np.object_)
+        self.offline = GrowingColumn(np.bool_)
+        self.deadline = GrowingColumn(np.float64)
+        self.left_out = 0
 
 
 def read_header(file: SourceFile) -> list[str]:
@@ -81,7 +82,7 @@ def read_csv(file: SourceFile, form: CsvFormat, *, leave_out_zero: bool = False)
     Raises:
         ValueError: A cell breaks a rule (line and value are named), the file breaks off or has no requests.
     """
-    parts = _Parts()
+    columns = _Columns(form)
     drops = leave_out_zero or form.zero_is_failure
     zoned: bool | None = None
     rows_before = 0
@@ -89,24 +90,26 @@ def read_csv(file: SourceFile, form: CsvFormat, *, leave_out_zero: bool = False)
         try:
             if zoned is None and len(batch):
                 zoned = is_zoned(batch.column(form.time)[0].as_py())
-            _append(parts, batch, form, bool(zoned), drops)
+            _append(columns, batch, form, bool(zoned), drops)
         except CellError as bad:
             line = _line_of_row(file, rows_before + bad.row)
             raise ValueError(f"{file.path}, line {line}: {bad.rule}") from None
         rows_before += len(batch)
-    if not sum(map(len, parts.ticks)):
-        what = f"no row of {parts.left_out:,} has tokens" if parts.left_out else "no rows after the header"
+    if not len(columns.ticks):
+        what = (
+            f"no row of {columns.left_out:,} has tokens" if columns.left_out else "no rows after the header"
+        )
         raise ValueError(f"{file.path}: {what}; a trace needs at least 1 request")
     return Rows(
-        ticks=np.concatenate(parts.ticks),
+        ticks=columns.ticks.take(),
         ticks_per_s=1e9 if form.clock == "calendar" else 1.0,
         is_calendar=form.clock == "calendar",
-        prompt_tokens=np.concatenate(parts.prompt),
-        output_tokens=np.concatenate(parts.output),
-        session_id=np.concatenate(parts.session) if parts.session else None,
-        is_offline=np.concatenate(parts.offline) if parts.offline else None,
-        deadline_s=np.concatenate(parts.deadline) if parts.deadline else None,
-        notes=left_out_notes(parts.left_out, form.zero_is_failure),
+        prompt_tokens=columns.prompt.take(),
+        output_tokens=columns.output.take(),
+        session_id=columns.session.take() if len(columns.session) else None,
+        is_offline=columns.offline.take() if len(columns.offline) else None,
+        deadline_s=columns.deadline.take() if len(columns.deadline) else None,
+        notes=left_out_notes(columns.left_out, form.zero_is_failure),
     )
 
 
@@ -136,7 +139,7 @@ def _batches(file: SourceFile, form: CsvFormat) -> Iterator[Any]:
             raise ValueError(f"{file.path}: not a readable CSV file: {error}") from error
 
 
-def _append(parts: _Parts, batch: Any, form: CsvFormat, zoned: bool, drops: bool) -> None:
+def _append(columns: _Columns, batch: Any, form: CsvFormat, zoned: bool, drops: bool) -> None:
     ticks, prompt, output = (
         _cells(batch, form.time, lambda texts: _ticks(texts, form, zoned)),
         _cells(batch, form.prompt, lambda texts: whole_numbers(texts, LARGEST_COUNT)),
@@ -148,17 +151,17 @@ def _append(parts: _Parts, batch: Any, form: CsvFormat, zoned: bool, drops: bool
         column = form.prompt if prompt[row] == 0 else form.output
         way_out = "leave such rows out with `replay trace convert --leave-out-zero`"
         raise CellError(row, f"{column} must be at least 1, got 0; {way_out}")
-    parts.left_out += len(keep) - int(np.count_nonzero(keep))
-    parts.ticks.append(ticks[keep])
-    parts.prompt.append(prompt[keep].astype(np.int32))
-    parts.output.append(output[keep].astype(np.int32))
+    columns.left_out += len(keep) - int(np.count_nonzero(keep))
+    columns.ticks.extend(ticks[keep])
+    columns.prompt.extend(prompt[keep])
+    columns.output.extend(output[keep])
     names = batch.schema.names
     if form.session and form.session in names:
-        parts.session.append(_sessions(batch.column(form.session))[keep])
+        columns.session.extend(_sessions(batch.column(form.session))[keep])
     if form.request_class and form.request_class in names:
-        parts.offline.append(_cells(batch, form.request_class, _offline)[keep])
+        columns.offline.extend(_cells(batch, form.request_class, _offline)[keep])
     if form.deadline and form.deadline in names:
-        parts.deadline.append(_cells(batch, form.deadline, _deadlines)[keep])
+        columns.deadline.extend(_cells(batch, form.deadline, _deadlines)[keep])
 
 
 def _cells(batch: Any, column: str, parse: Any) -> NDArray[Any]:

@@ -146,10 +146,9 @@ def inspect(trace: Trace) -> TraceInfo:
 
 def per_second(arrival_s: Floats, probabilities: tuple[float, ...]) -> tuple[float, ...]:
     """Return quantiles of the requests a second, empty seconds included, whatever the length of the trace."""
-    seconds, counts = np.unique(np.floor(arrival_s), return_counts=True)
-    empty = int(seconds[-1] - seconds[0]) + 1 - len(seconds)
-    ordered = np.sort(counts)
-    place = np.array(probabilities) * (empty + len(counts) - 1)
+    ordered = np.sort(np.diff(_second_starts(arrival_s), append=len(arrival_s)))
+    empty = _seconds(arrival_s) - len(ordered)
+    place = np.array(probabilities) * (empty + len(ordered) - 1)
     below, above = np.floor(place).astype(np.int64), np.ceil(place).astype(np.int64)
     low, high = (
         np.where(index < empty, 0, ordered[np.maximum(index - empty, 0)]) for index in (below, above)
@@ -159,14 +158,23 @@ def per_second(arrival_s: Floats, probabilities: tuple[float, ...]) -> tuple[flo
 
 def empty_second_fraction(arrival_s: Floats) -> float:
     """Return the fraction of seconds without an arrival, from the first with one to the last."""
-    seconds = np.unique(np.floor(arrival_s))
-    return 1 - len(seconds) / (float(seconds[-1] - seconds[0]) + 1)
+    return 1 - len(_second_starts(arrival_s)) / _seconds(arrival_s)
 
 
 def gap_cv(arrival_s: Floats) -> float | None:
     """Return the coefficient of variation of the time between arrivals, None if there is none."""
     gaps = np.diff(arrival_s)
     return float(gaps.std() / gaps.mean()) if len(gaps) and gaps.mean() > 0 else None
+
+
+def _seconds(arrival_s: Floats) -> int:
+    return int(np.floor(arrival_s[-1]) - np.floor(arrival_s[0])) + 1
+
+
+def _second_starts(arrival_s: Floats) -> Ints:
+    """Return the first row of each second with an arrival."""
+    seconds = np.floor(arrival_s)
+    return np.append(0, np.flatnonzero(seconds[1:] != seconds[:-1]) + 1)
 
 
 def _lengths(tokens: Counts) -> Lengths:
