@@ -16,6 +16,11 @@ from traces.trace import Counts, Floats, PrefixBlocks, Trace
 from traces.whole_files import whole_file
 
 ROW_GROUP_ROWS = 1 << 20
+ENCODINGS = {
+    "arrival_s": "BYTE_STREAM_SPLIT",
+    "deadline_s": "BYTE_STREAM_SPLIT",
+    "prefix_hashes.list.element": "DELTA_BINARY_PACKED",  # neighbours are often consecutive numbers
+}
 NEEDED = ("arrival_s", "prompt_tokens", "output_tokens")
 
 
@@ -33,12 +38,13 @@ def write_trace(trace: Trace, path: Path, *, overwrite: bool = False) -> None:
     if not len(trace):
         raise ValueError(f"trace {trace.name} has no requests; nothing to write to {path}")
     schema = _schema(trace)
-    floats = [name for name in ("arrival_s", "deadline_s") if name in schema.names]
+    encoded = {name: encoding for name, encoding in ENCODINGS.items() if name.split(".")[0] in schema.names}
+    encoded_names = {name.split(".")[0] for name in encoded}
     options: dict[str, Any] = {
         "compression": "zstd",
-        "column_encoding": dict.fromkeys(floats, "BYTE_STREAM_SPLIT"),
+        "column_encoding": encoded,
+        "use_dictionary": [name for name in schema.names if name not in encoded_names],
     }
-    options["use_dictionary"] = [name for name in schema.names if name not in (*floats, "prefix_hashes")]
     with whole_file(path, overwrite=overwrite) as part, pq.ParquetWriter(part, schema, **options) as writer:
         for start in range(0, len(trace), ROW_GROUP_ROWS):
             writer.write_table(_table(trace, slice(start, start + ROW_GROUP_ROWS), schema))
@@ -139,7 +145,7 @@ class _Reader:
                 "many tokens a hash stands for"
             )
         lists = column.combine_chunks()
-        hashes = lists.flatten().to_numpy(zero_copy_only=False).astype(np.int64)
+        hashes = lists.flatten().to_numpy(zero_copy_only=False).astype(np.int64, copy=False)
         lengths = lists.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
         return PrefixBlocks(hashes, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), int(tokens))
 
