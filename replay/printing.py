@@ -1,0 +1,95 @@
+"""A summary as a person reads it, and as JSON."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from sim.summary import Summary
+from traces.record import Run
+
+PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"))
+MISSING = "-"
+
+
+def summary_json(summary: Summary) -> str:
+    """Return the summary as one JSON object, its keys those of `Summary`, missing as null."""
+    return json.dumps(asdict(summary), allow_nan=False)
+
+
+def summary_text(run: Run, summary: Summary, directory: Path) -> str:
+    """Return the summary as an aligned table, with what made it and where its record is."""
+    blocks = (_title(run), _energy(summary), _latency(summary), _origin(run, summary, directory))
+    return "\n\n".join(blocks)
+
+
+def quantity(value: float | None, unit: str) -> str:
+    """Return a number in four digits, its unit prefixed, `-` if it is missing: 1107045 J is `1.107 MJ`."""
+    if value is None:
+        return MISSING
+    factor, prefix = next(((f, p) for f, p in PREFIXES if abs(value) >= 0.99995 * f), (1.0, ""))
+    digits = f"{value / factor:#.4g}".rstrip(".")
+    return f"{digits} {prefix}{unit}"
+
+
+def _title(run: Run) -> str:
+    meta = run.meta
+    options = ", ".join(f"{name}={_setting(value)}" for name, value in meta.policy_options.items())
+    how = f"{meta.policy} ({options})" if options else meta.policy
+    return f"{meta.trace_name}: {meta.requests:,} requests, policy {how}"
+
+
+def _setting(value: object) -> str:
+    """Return a value as `--set` takes it."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _energy(summary: Summary) -> str:
+    total_j = summary.total_energy_j
+    lines = [("energy", quantity(total_j, "J"), _label(summary))]
+    parts = (
+        ("  prefill", summary.prefill_energy_j),
+        ("  decode", summary.decode_energy_j),
+        ("  idle", summary.idle_energy_j),
+    )
+    for name, part_j in parts:
+        share = f"{100 * part_j / total_j:.1f} %" if part_j is not None and total_j else ""
+        lines.append((name, quantity(part_j, "J"), share))
+    lines += [
+        ("mean power", quantity(summary.mean_power_w, "W"), f"over {summary.makespan_s:,.1f} s"),
+        ("per request", quantity(summary.energy_j_per_request, "J"), ""),
+        ("per output token", quantity(summary.energy_j_per_output_token, "J"), ""),
+        ("per token", quantity(summary.energy_j_per_token, "J"), "prompt and output"),
+    ]
+    return "\n".join(f"{name:<17} {value:>10}   {note}".rstrip() for name, value, note in lines)
+
+
+def _label(summary: Summary) -> str:
+    if not summary.energy_valid:
+        return "NOT VALID, see below"
+    return "assumed, not measured" if summary.energy_source == "assumed" else ""
+
+
+def _latency(summary: Summary) -> str:
+    rows = (
+        ("TTFT", summary.ttft_p50_s, summary.ttft_p90_s, summary.ttft_p99_s),
+        ("TPOT", summary.tpot_p50_s, summary.tpot_p90_s, summary.tpot_p99_s),
+        ("E2E", summary.e2e_p50_s, summary.e2e_p90_s, summary.e2e_p99_s),
+    )
+    lines = [f"{'':<17} {'p50':>10} {'p90':>10} {'p99':>10}"]
+    for name, *quantiles in rows:
+        lines.append(f"{name:<17} " + " ".join(f"{quantity(value, 's'):>10}" for value in quantiles))
+    return "\n".join(lines)
+
+
+def _origin(run: Run, summary: Summary, directory: Path) -> str:
+    lines = [("served", f"{summary.served:,} of {summary.requests:,}, {summary.failed:,} failed")]
+    if summary.table is not None:
+        lines.append(("table", f"{summary.table}: {run.meta.table_source}"))
+    if summary.out_of_range_fraction is not None:
+        outside = f"{100 * summary.out_of_range_fraction:.2f} % of the steps"
+        lines.append(("outside table", outside))
+    lines += [("not valid", reason) for reason in summary.invalid_reasons]
+    lines.append(("record", str(directory)))
+    return "\n".join(f"{name:<17} {text}" for name, text in lines)

@@ -1,0 +1,128 @@
+"""`replay TRACE`: the main job, a simulated replay."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from sim.options import EngineOptions
+    from sim.table import CostTable
+    from traces.record import Run
+    from traces.trace import Trace
+
+POLICY_HELP = "Name of a policy, or FILE.py:CLASS."
+RUNS = Path("runs")
+TABLE_HELP = "Cost table, by name or as a file; `replay tables` lists those that ship."
+OUT_HELP = "Folder for the run's record; it must not exist.  [default: runs/TRACE-POLICY-TIME]"
+
+
+@click.command(short_help="Replay a trace; `run` may be left out.")
+@click.argument("trace", type=click.Path(path_type=Path))
+@click.option("--policy", default="immediate", show_default=True, metavar="P", help=POLICY_HELP)
+@click.option("--set", "settings", multiple=True, metavar="K=V", help="Option of the policy; repeatable.")
+@click.option("--table", metavar="NAME|FILE", help=TABLE_HELP)
+@click.option("--engine", multiple=True, metavar="K=V", help="Engine option, vLLM's name; repeatable.")
+@click.option("--stretch", type=float, metavar="F", help="Multiply arrival times: 0.5 is twice as fast.")
+@click.option("--limit", type=int, metavar="N", help="Keep the first N requests.")
+@click.option("--from-s", type=float, metavar="A", help="Leave out what arrives before; A becomes time 0.")
+@click.option("--to-s", type=float, metavar="B", help="Leave out what arrives at B or later.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help=OUT_HELP)
+@click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Seed of what is drawn.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
+def cli(
+    trace: Path,
+    policy: str,
+    settings: tuple[str, ...],
+    table: str | None,
+    engine: tuple[str, ...],
+    out: Path | None,
+    seed: int,
+    as_json: bool,
+    **selection: float | None,
+) -> None:
+    """Replay TRACE through a policy and a simulated engine; print what it costs and keep the record.
+
+    TRACE is a file of any known format. The energy is that of the GPUs from time 0 of the trace to the last
+    completion, idle included. docs/metrics.md defines every number.
+    """
+    from dataclasses import replace
+
+    from replay.printing import summary_json, summary_text
+    from sim.registry import make_policy
+    from sim.settings import split_pair
+    from sim.summary import summarize
+    from sim.table_files import DEFAULT, load_table
+    from traces.record_files import write_run
+
+    _ensure_writable(out)
+    chosen = make_policy(policy, dict(split_pair(pair, "--set") for pair in settings), seed)
+    costs = load_table(table or DEFAULT)
+    options = _engine_options(engine, costs)
+    given = {name: value for name, value in selection.items() if value is not None}
+    requests = _read(trace, given)
+    run = _simulate(requests, chosen, options, costs, seed)
+    run = replace(run, meta=replace(run.meta, policy=policy, trace_options=given))
+    directory = out or _free_directory(RUNS, run.meta.run_id)
+    write_run(run, directory)
+    for note in run.meta.notes:
+        click.echo(f"note: {note}", err=True)
+    summary = summarize(run)
+    if as_json:
+        click.echo(summary_json(summary))
+        click.echo(f"The record is in {directory}", err=True)
+    else:
+        click.echo(summary_text(run, summary, directory))
+
+
+def _engine_options(pairs: tuple[str, ...], table: "CostTable") -> "EngineOptions":
+    """Return the options of the table's engine, changed as given; a flag may stand without a value."""
+    from dataclasses import fields
+
+    from sim.options import EngineOptions, from_strings
+
+    known = {field.name for field in fields(EngineOptions)}
+    measured = EngineOptions(**{name: value for name, value in table.engine.items() if name in known})
+    given: dict[str, str] = {}
+    for pair in pairs:
+        name, _, value = pair.partition("=")
+        given[name] = value
+    return from_strings(given, measured)
+
+
+def _read(path: Path, selection: dict[str, Any]) -> "Trace":
+    from traces.reading import read_trace
+    from traces.selection import select
+
+    if not path.exists():
+        raise ValueError(f"{path}: no such file; give a trace, or a command that `replay --help` lists")
+    return select(read_trace(path), **selection)
+
+
+def _simulate(trace: "Trace", policy: Any, options: "EngineOptions", table: "CostTable", seed: int) -> "Run":
+    from replay.late_bar import LateBar
+    from sim.simulate import simulate
+
+    with LateBar(len(trace), "replaying") as bar:
+        return simulate(trace, policy, options, table, seed=seed, progress=bar.advance)
+
+
+def _ensure_writable(out: Path | None) -> None:
+    """Refuse an output before the simulation that would be lost with it."""
+    from traces.record_files import ensure_record_free
+
+    if out is None:
+        RUNS.mkdir(exist_ok=True)
+    elif out.exists():
+        raise ValueError(f"{out}: exists already; give another --out, or remove it")
+    else:
+        ensure_record_free(out)
+
+
+def _free_directory(parent: Path, name: str) -> Path:
+    """Return a folder of `parent` that does not exist: `name`, or `name` with a number."""
+    directory, number = parent / name, 1
+    while directory.exists():
+        number += 1
+        directory = parent / f"{name}-{number}"
+    return directory
