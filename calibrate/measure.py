@@ -169,7 +169,7 @@ def _read_facts(folder: Path) -> dict[str, Any]:
 
 
 def _agree(folder: Path, facts: dict[str, Any], plan: Plan, tools: Instruments) -> dict[str, Any]:
-    """Write what this calibration is of, or check that it is the same as before."""
+    """Write what this calibration is of, or check that it is the same as before; another card of its kind may go on."""
     engine = tools.engine.facts()
     now = {
         "engine": engine,
@@ -194,6 +194,7 @@ def _agree(folder: Path, facts: dict[str, Any], plan: Plan, tools: Instruments) 
             f"{folder} was begun on {facts['gpu']['name']}, now {tools.gpu['name']}; use another --out"
         )
     facts = {**now, **facts}
+    facts["gpu"]["hashes"] = sorted({*facts["gpu"].get("hashes", []), *tools.gpu.get("hashes", [])})
     (folder / "facts.json").write_text(json.dumps(facts, indent=1))
     return facts
 

@@ -170,7 +170,7 @@ def read_host(points: list[RawPoint], graph_tokens: int) -> HostReadings:
         process_s=max(process_s, 1e-6),
         process_seq_s=max(process_seq_s, 1e-9),
         submit_s=float(np.median(submits)),
-        deliver_s=float(np.median(delivers)),
+        deliver_s=max(float(np.median(delivers)) - process_s, 0.0),
     )
 
 
