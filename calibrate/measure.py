@@ -169,7 +169,10 @@ def _read_facts(folder: Path) -> dict[str, Any]:
 
 
 def _agree(folder: Path, facts: dict[str, Any], plan: Plan, tools: Instruments) -> dict[str, Any]:
-    """Write what this calibration is of, or check that it is the same as before; another card of its kind may go on."""
+    """Write what this calibration is of, or check that it is the same as before.
+
+    Another card of the same kind may go on; all of them are named.
+    """
     engine = tools.engine.facts()
     now = {
         "engine": engine,
