@@ -20,7 +20,6 @@ from sim.options import EngineOptions
 from sim.policy import Policy
 from sim.registry import SHIPPED, make_policy
 from sim.simulate import simulate
-from sim.step_cost import new_state, step_cost
 from sim.summary import summarize
 from traces.record import SERVED, Run
 from traces.trace import Trace
@@ -72,11 +71,10 @@ def test_every_request_is_served_once_with_its_tokens(name: str, trace: Trace) -
 @given(trace=traces())
 def test_causes_precede_effects(name: str, trace: Trace) -> None:
     run = replayed(trace, name)
-    o, timing = run.outcomes, toy_table()
+    o, host = run.outcomes, toy_table().host
     assert (o.arrival_s == (0 if name == "offline" else trace.arrival_s)).all()
     assert (o.released_s >= o.arrival_s).all()
-    on_the_way_s = timing.submit_s + timing.launch_s + timing.output_s + timing.deliver_s
-    assert (o.first_token_s > o.released_s + on_the_way_s).all()
+    assert (o.first_token_s > o.released_s + host.submit_s + host.output_s + host.deliver_s).all()
     assert ((o.finished_s > o.first_token_s) == (o.output_tokens > 1)).all()
     assert run.meta.makespan_s == o.finished_s.max()
 
@@ -109,20 +107,22 @@ def test_the_future_does_not_change_the_past(name: str, trace: Trace, earlier: i
 
 
 def test_one_request_costs_its_steps_and_the_idle_power_around_them() -> None:
-    table, prompt, output, arrival_s = toy_table(), 100, 5, 3.0
-    run = simulate(toy_trace([arrival_s], prompt, output), Immediate(), OPTIONS, table)
-    state, coefficients = new_state(), table.coefficients
-    prefill_s, prefill_j, *_ = step_cost(coefficients, state, 1, prompt, prompt * (prompt + 1) / 2, 0, 0)
-    decodes = [step_cost(coefficients, state, 0, 0, 0.0, 1, prompt + n) for n in range(1, output)]
-    busy_s = prefill_s + sum(seconds for seconds, *_ in decodes)
+    """A prompt of 100 tokens and 5 output tokens, at 3 s, by the toy table's numbers."""
+    run = simulate(toy_trace([3.0], 100, 5), Immediate(), OPTIONS, toy_table())
+    between = (100 - 64) / (256 - 64)
+    prefill_s = 0.005 + between * 0.0015 + 1e-4 + 5050 * 2e-9
+    prefill_j = 2.5 + between * 1.5 + 0.03 + 5050 * 1e-6
+    decode_s = sum(0.005 + 4e-6 + 2.5e-8 * (100 + step) for step in (1, 2, 3, 4))
+    decode_j = sum(2.0 + 0.001 + 1.2e-5 * (100 + step) for step in (1, 2, 3, 4))
     split = run.meta.energy
     assert split is not None
     assert split.prefill_j == pytest.approx(prefill_j)
-    assert split.decode_j == pytest.approx(sum(joules for _, _, joules, *_ in decodes))
-    assert split.idle_j == pytest.approx(coefficients.idle_w * (run.meta.makespan_s - busy_s))
-    assert run.outcomes.energy_j[0] == pytest.approx(split.prefill_j + split.decode_j)
-    first_token_s = arrival_s + table.submit_s + table.launch_s + prefill_s + table.output_s + table.deliver_s
-    assert run.outcomes.first_token_s[0] == pytest.approx(first_token_s)
+    assert split.decode_j == pytest.approx(decode_j)
+    assert split.idle_j == pytest.approx(120.0 * (run.meta.makespan_s - prefill_s - decode_s))
+    assert run.outcomes.energy_j[0] == pytest.approx(prefill_j + decode_j)
+    submit_s, lead_s, output_s, process_s, deliver_s = 0.001, 0.0015 + 2e-6, 0.0002, 0.0003 + 5e-6, 0.0008
+    ttft_s = submit_s + lead_s + prefill_s + output_s + process_s + deliver_s
+    assert metrics.ttft_s(run.outcomes)[0] == pytest.approx(ttft_s)
 
 
 @given(wait_s=st.floats(0, 1e4))
