@@ -226,7 +226,7 @@ def test_a_calendar_starts_at_its_earliest_row_even_if_unsorted(read: Read) -> N
     ("lines", "message"),
     [
         (["hello"], "unknown trace format, it begins with b'hello'"),
-        ([AZURE], "no rows|Empty CSV"),
+        ([AZURE], "no rows after the header; a trace needs at least 1 request"),
         (["TIMESTAMP,ContextTokens", "2023-11-16 18:15:46.6805900,1"], "no column GeneratedTokens; it has"),
         ([VIDUR, "1,2"], "Expected 3 columns, got 2"),
         ([VIDUR, "0,5,6", "1,-2,3"], "line 3: num_prefill_tokens must be .*, got '-2'"),
@@ -265,6 +265,18 @@ def test_bad_input_is_named_in_one_line(read: Read, lines: list[str], message: s
         read(*lines)
     assert "\n" not in str(caught.value)
     assert "some.txt" in str(caught.value)
+
+
+def test_a_byte_order_mark_quotes_and_spaces_do_not_hide_a_column(tmp_path: Path) -> None:
+    path = tmp_path / "trace.csv"
+    path.write_bytes(b'\xef\xbb\xbf"arrived_at", num_prefill_tokens, num_decode_tokens\r\n"1.5", 2, 3\r\n')
+    trace = read_trace(path)
+    assert (trace.arrival_s[0], trace.prompt_tokens[0], trace.output_tokens[0]) == (1.5, 2, 3)
+
+
+def test_a_format_given_by_name_must_fit_the_file(read: Read) -> None:
+    with pytest.raises(ValueError, match="no column TIMESTAMP; it has arrived_at"):
+        read(VIDUR, "1,2,3", form="azure-2023")
 
 
 def test_rows_with_zero_tokens_are_left_out_and_counted_if_asked(read: Read) -> None:

@@ -124,13 +124,18 @@ def left_out_notes(rows: int, failures: bool) -> tuple[str, ...]:
 
 def _batches(file: SourceFile, form: CsvFormat) -> Iterator[Any]:
     header = read_header(file)
+    for name in form.needs:
+        if name not in header:
+            raise ValueError(f"{file.path}: no column {name}; it has {', '.join(header)}")
+    if not file.head.partition(b"\n")[2].strip():
+        return
     optional = (form.session, form.request_class, form.deadline)
     wanted = [form.time, form.prompt, form.output, *(name for name in optional if name in header)]
     with file.open() as stream:
         try:
             yield from csv.open_csv(
                 stream,
-                read_options=csv.ReadOptions(block_size=BLOCK_BYTES),
+                read_options=csv.ReadOptions(block_size=BLOCK_BYTES, column_names=header, skip_rows=1),
                 convert_options=csv.ConvertOptions(
                     include_columns=wanted, column_types=dict.fromkeys(wanted, pa.string())
                 ),

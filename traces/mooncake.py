@@ -45,8 +45,9 @@ def read_json(
             f"{cut:,} requests have more hashes than blocks of {block_tokens} tokens; cut to their prompts."
         )
     if form == "timed-trace":
+        hashes = "" if prefix is None else f", {block_tokens} tokens a hash"
         notes.append(
-            f"Read as vLLM's timed_trace: times in seconds, {block_tokens} tokens a hash; "
+            f"Read as vLLM's timed_trace: times in seconds{hashes}; "
             "give --format mooncake if times are milliseconds and a hash is 512 tokens."
         )
     milliseconds = form == "mooncake"
