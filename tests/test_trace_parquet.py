@@ -180,7 +180,7 @@ def table(**columns: Any) -> Any:
         ),
         ({"request_class": ["online", "batch"]}, "row 1: request_class must be online or offline, got batch"),
         ({"deadline_s": [1.0, -1.0]}, "row 1: deadline_s must be a number of at least 0, got -1.0"),
-        ({"prefix_hashes": [[1], [2]]}, "prefix_hashes without block_tokens"),
+        ({"prefix_hashes": [[1], [2]]}, "prefix_hashes need block_tokens .* got None"),
     ],
 )
 def test_a_bad_value_is_named_with_its_row(tmp_path: Path, columns: dict[str, Any], message: str) -> None:

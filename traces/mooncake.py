@@ -5,9 +5,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from traces.csv_format import left_out_notes
 from traces.json_lines import JsonColumns, read_json_lines
-from traces.rows import Rows
+from traces.rows import Rows, left_out_notes
 from traces.source_file import SourceFile
 
 JsonFormat = Literal["mooncake", "qwen-bailian", "timed-trace"]

@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
-from traces.rows import LARGEST_COUNT, Origin, sort
+from traces.parquet_columns import ParquetColumns
+from traces.rows import Origin, sort
 from traces.source_file import SourceFile
-from traces.trace import Counts, Floats, PrefixBlocks, Trace
+from traces.trace import PrefixBlocks, Trace
 from traces.whole_files import whole_file
 
 ROW_GROUP_ROWS = 1 << 20
+ROW_GROUP_ROWS_WITH_HASHES = 1 << 16  # offsets of hashes are 32 bits within a group
 ENCODINGS = {
     "arrival_s": "BYTE_STREAM_SPLIT",
     "deadline_s": "BYTE_STREAM_SPLIT",
@@ -46,8 +47,9 @@ def write_trace(trace: Trace, path: Path, *, overwrite: bool = False) -> None:
         "use_dictionary": [name for name in schema.names if name not in encoded_names],
     }
     with whole_file(path, overwrite=overwrite) as part, pq.ParquetWriter(part, schema, **options) as writer:
-        for start in range(0, len(trace), ROW_GROUP_ROWS):
-            writer.write_table(_table(trace, slice(start, start + ROW_GROUP_ROWS), schema))
+        rows = ROW_GROUP_ROWS if trace.prefix is None else min(ROW_GROUP_ROWS, ROW_GROUP_ROWS_WITH_HASHES)
+        for start in range(0, len(trace), rows):
+            writer.write_table(_table(trace, slice(start, start + rows), schema))
 
 
 def read_parquet(file: SourceFile) -> Trace:
@@ -74,7 +76,7 @@ def _read(file: SourceFile, parquet: Any) -> Trace:
             raise ValueError(f"{file.path}: no column {name}; it has {', '.join(names) or 'none'}")
     if not parquet.metadata.num_rows:
         raise ValueError(f"{file.path}: it has no rows; a trace needs at least 1 request")
-    reader = _Reader(file.path, parquet)
+    reader = ParquetColumns(file.path, parquet)
     facts = _facts(file, parquet.schema_arrow.metadata or {})
     return sort(
         Trace(
@@ -107,77 +109,6 @@ def _facts(file: SourceFile, metadata: Mapping[bytes, bytes]) -> Origin:
         sha256=fact("sha256") or file.sha256(),
         synthetic=fact("synthetic") == "true",
     )
-
-
-class _Reader:
-    """Columns of a Parquet file, one read at a time, checked."""
-
-    def __init__(self, path: Path, parquet: Any) -> None:
-        self._path = path
-        self._parquet = parquet
-
-    def times(self, name: str, *, optional: bool = False) -> Floats:
-        column = self._numbers(name)
-        if not optional:
-            self._whole(column, name)
-        values: Floats = column.cast(pa.float64()).to_numpy()
-        known = np.isfinite(values) & (values >= 0)
-        self._demand(known | np.isnan(values) if optional else known, values, name, "a number of at least 0")
-        return values
-
-    def counts(self, name: str) -> Counts:
-        column = self._numbers(name)
-        self._whole(column, name)
-        values: NDArray[Any] = column.to_numpy()
-        rule = f"a whole number from 1 to {LARGEST_COUNT:,}"
-        holds = (values >= 1) & (values <= LARGEST_COUNT)
-        if values.dtype.kind == "f":
-            holds &= np.floor(values) == values
-        self._demand(holds, values, name, rule)
-        return values.astype(np.int32)
-
-    def prefix(self) -> PrefixBlocks | None:
-        column = self._column("prefix_hashes")
-        tokens = (self._parquet.schema_arrow.metadata or {}).get(b"block_tokens")
-        if tokens is None:
-            raise ValueError(
-                f"{self._path}: prefix_hashes without block_tokens in the file's metadata; write there how "
-                "many tokens a hash stands for"
-            )
-        lists = column.combine_chunks()
-        hashes = lists.flatten().to_numpy(zero_copy_only=False).astype(np.int64, copy=False)
-        lengths = lists.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
-        return PrefixBlocks(hashes, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), int(tokens))
-
-    def texts(self, name: str) -> NDArray[np.object_]:
-        values = self._column(name).cast(pa.string()).to_pylist()
-        return np.array(values, dtype=object)
-
-    def is_offline(self) -> NDArray[np.bool_]:
-        values = self.texts("request_class")
-        known = np.array([value in ("online", "offline") for value in values])
-        self._demand(known, values, "request_class", "online or offline")
-        offline: NDArray[np.bool_] = values == "offline"
-        return offline
-
-    def _column(self, name: str) -> Any:
-        return self._parquet.read(columns=[name]).column(name)
-
-    def _numbers(self, name: str) -> Any:
-        column = self._column(name)
-        if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
-            raise ValueError(f"{self._path}: column {name} must hold numbers, it holds {column.type}")
-        return column
-
-    def _whole(self, column: Any, name: str) -> None:
-        if column.null_count:
-            row = column.is_null().to_numpy().argmax()
-            raise ValueError(f"{self._path}, row {row}: {name} must be given, but is missing")
-
-    def _demand(self, holds: NDArray[np.bool_], values: Any, name: str, rule: str) -> None:
-        if not holds.all():
-            row = int(np.argmin(holds))
-            raise ValueError(f"{self._path}, row {row}: {name} must be {rule}, got {values[row]}")
 
 
 def _schema(trace: Trace) -> Any:

@@ -5,7 +5,8 @@ from pathlib import Path
 from traces.azure import AZURE_2023, AZURE_2024, AZURE_2025
 from traces.burstgpt import BURSTGPT, BURSTGPT_3
 from traces.cells import is_zoned
-from traces.csv_format import CsvFormat, read_csv, read_header
+from traces.csv_format import CsvFormat
+from traces.csv_rows import read_csv, read_header
 from traces.mooncake import JSON_FORMATS, read_json
 from traces.parquet import read_parquet
 from traces.public import published

@@ -89,6 +89,15 @@ def sort(trace: Trace) -> Trace:
     return trace.take(order, notes=(*trace.notes, note))
 
 
+def left_out_notes(rows: int, failures: bool) -> tuple[str, ...]:
+    """Return the note on `rows` rows with zero tokens left out, none if there were none."""
+    if not rows:
+        return ()
+    plural = "" if rows == 1 else "s"
+    what = f"failed call{plural} (zero tokens)" if failures else f"row{plural} with zero tokens"
+    return (f"Left out {rows:,} {what}.",)
+
+
 def _zero_ticks(rows: Rows) -> tuple[int | float, tuple[str, ...]]:
     first = rows.ticks.min()
     if rows.is_calendar:
