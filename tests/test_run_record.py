@@ -173,6 +173,23 @@ def test_an_interrupted_write_leaves_what_was_there(
         assert read_run(folder).meta.seed == 1
 
 
+def test_a_record_that_cannot_be_replaced_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "run"
+    write_run(run(seed=1), folder)
+    rename = Path.rename
+
+    def fail_for_parts(self: Path, target: Path) -> Path:
+        if self.name.endswith(".part"):
+            raise OSError("no more renames")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail_for_parts)
+    with pytest.raises(OSError, match="no more renames"):
+        write_run(run(seed=2), folder, overwrite=True)
+    assert read_run(folder).meta.seed == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
 def test_a_damaged_record_is_refused_in_one_line(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     write_run(run(), folder)

@@ -54,13 +54,24 @@ def whole_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         yield part
         for written in [*part.iterdir(), part]:
             _flush(written)
-        if path.exists():
-            path.rename(old)
-        part.rename(path)
+        _put_in_place(part, path, old)
         _flush(path.parent)
     finally:
         shutil.rmtree(part, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _put_in_place(part: Path, path: Path, old: Path) -> None:
+    """Rename `part` to `path`; what lies there goes to `old`, and comes back if that fails."""
+    if not path.exists():
+        part.rename(path)
+        return
+    path.rename(old)
+    try:
+        part.rename(path)
+    except BaseException:
+        old.rename(path)
+        raise
 
 
 def _flush(path: Path) -> None:
