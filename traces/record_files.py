@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,20 @@ TIMES = ("arrival_s", "released_s", "first_token_s", "finished_s", "energy_j")
 COUNTS = ("prompt_tokens", "output_tokens")
 
 
-def write_run(run: Run, directory: Path, *, overwrite: bool = False) -> None:
+def write_run(
+    run: Run,
+    directory: Path,
+    *,
+    overwrite: bool = False,
+    attachments: Mapping[str, Mapping[str, Any]] | None = None,
+) -> None:
     """Write `run` to the folder `directory`, whole or not at all.
 
     Args:
         run: Its NaN times become null, its None facts null; nothing missing becomes 0.
         directory: Must not exist, unless it is a run record and may be overwritten.
         overwrite: Whether a run record that lies there may be replaced.
+        attachments: Columns of further tables, by table; each becomes a Parquet file of that name.
 
     Raises:
         ValueError: `directory` exists and may not be replaced, or the folder above it is missing.
@@ -37,6 +45,8 @@ def write_run(run: Run, directory: Path, *, overwrite: bool = False) -> None:
         (part / META_FILE).write_text(text)
         _write(part / OUTCOMES_FILE, _outcomes_table(run.outcomes))
         _write(part / POWER_FILE, _table({"time_s": run.power.time_s, "energy_j": run.power.energy_j}))
+        for name, columns in (attachments or {}).items():
+            _write(part / f"{name}.parquet", _table(dict(columns)))
 
 
 def ensure_record_free(directory: Path, *, overwrite: bool = False) -> None:
