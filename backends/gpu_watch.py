@@ -1,0 +1,91 @@
+"""Which GPUs an engine uses, and who else computes on them."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from backends.nvml import GpuFacts, open_gpus
+
+
+class GpuWatch:
+    """Watches the metered GPUs: create it before the engine starts, tell it when the engine is up.
+
+    Who computes on a GPU is told by comparing before and after, because inside a container NVML's process ids
+    may be those of the host.
+
+    Attributes:
+        facts: Of the metered GPUs.
+        engine_uuids: UUIDs of the GPUs that the engine is given.
+    """
+
+    def __init__(self, metered: tuple[int, ...], engine: tuple[int, ...]) -> None:
+        """Look at the GPUs with these NVML indices.
+
+        Raises:
+            MeterError: NVML does not start or has no such GPU.
+            ValueError: MIG is on.
+        """
+        self._metered = metered
+        self.facts = _facts(metered)
+        self.engine_uuids = tuple(fact.uuid for fact in _facts(engine))
+        if any(fact.mig for fact in self.facts):
+            raise ValueError("MIG is on: an instance reports its whole GPU's energy; measure without MIG")
+        self._strangers = self._process_ids()
+        self._known: frozenset[int] = frozenset()
+
+    def engine_is_up(self) -> None:
+        """Note that whoever came to the GPUs since the beginning is the engine."""
+        self._known = self._process_ids() - self._strangers
+
+    def foreign_process_ids(self) -> tuple[int, ...]:
+        """Return who computes on the metered GPUs now and is not the engine."""
+        return tuple(sorted(self._process_ids() - self._known))
+
+    def uuid_hashes(self) -> list[str]:
+        """Return what identifies the metered GPUs without naming them."""
+        return [hashlib.sha256(fact.uuid.encode()).hexdigest()[:16] for fact in self.facts]
+
+    def _process_ids(self) -> frozenset[int]:
+        return frozenset(pid for fact in _facts(self._metered) for pid in fact.process_ids)
+
+
+def engine_gpus(options: Mapping[str, Any], environment: Mapping[str, str]) -> tuple[int, ...]:
+    """Return the NVML indices of the GPUs that vLLM takes: the first visible ones.
+
+    Args:
+        options: vLLM engine options.
+        environment: Where CUDA_VISIBLE_DEVICES may stand.
+
+    Raises:
+        MeterError: NVML does not start.
+        ValueError: Fewer GPUs are visible than the options need.
+    """
+    count = 1
+    for name in ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"):
+        count *= int(options.get(name, 1))
+    visible = environment.get("CUDA_VISIBLE_DEVICES")
+    with open_gpus() as gpus:
+        uuids = [gpu.facts().uuid for gpu in gpus]
+    if visible is None:
+        found = list(range(len(uuids)))
+    else:
+        found = [_index(name.strip(), uuids) for name in visible.split(",") if name.strip()]
+    if len(found) < count:
+        raise ValueError(f"the engine needs {count} GPUs, {len(found)} are visible; see CUDA_VISIBLE_DEVICES")
+    return tuple(found[:count])
+
+
+def _index(name: str, uuids: list[str]) -> int:
+    if name.isdigit() and int(name) < len(uuids):
+        return int(name)
+    matches = [index for index, uuid in enumerate(uuids) if uuid.startswith(name)]
+    if name.isdigit() or len(matches) != 1:
+        raise ValueError(
+            f"CUDA_VISIBLE_DEVICES names {name!r}; there are {', '.join(uuids)}, 0 to {len(uuids) - 1}"
+        )
+    return matches[0]
+
+
+def _facts(indices: tuple[int, ...]) -> tuple[GpuFacts, ...]:
+    with open_gpus(indices) as gpus:
+        return tuple(gpu.facts() for gpu in gpus)

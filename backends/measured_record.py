@@ -1,0 +1,271 @@
+"""The record of a measured run, made from what was seen of it, whatever went wrong."""
+
+import platform
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends.energy_counter import integrate_power_j, read_counter
+from backends.live import LiveReplay
+from backends.measured_split import shares_by_table, shares_by_tokens, split_energy
+from backends.rig import Watch
+from sim.arrivals import as_offered
+from sim.guards import check
+from sim.metering import Metering
+from sim.policy import Policy
+from sim.registry import name_of, options_of
+from sim.step_cost import Coefficients
+from traces.record import EnergySplit, Meta, Outcomes, Power, Run
+from traces.trace import Floats, Trace
+
+LAG_LIMIT_S = 0.005
+UNMETERED = Power(np.zeros(0), np.zeros(0))
+VERSIONS = ("vllm", "torch")
+"""Facts of an engine that are versions, not options."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """What to replay.
+
+    Attributes:
+        name: Tells replays on one engine apart: no two may share it.
+        trace: At least one request.
+        policy: Fresh: it may keep state.
+        trace_options: How the trace was selected, for the record.
+        seed: Seed of the prompts.
+        costs: Shares steps' energy by this cost table; None shares by time and tokens.
+    """
+
+    name: str
+    trace: Trace
+    policy: Policy
+    trace_options: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    costs: Coefficients | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Why a replay is not whole, if it is not.
+
+    Attributes:
+        reasons: One sentence each.
+        is_interrupted: It was cancelled from outside, and so should be whatever comes next.
+        is_engine_dead: The engine only failed.
+    """
+
+    reasons: tuple[str, ...] = ()
+    is_interrupted: bool = False
+    is_engine_dead: bool = False
+
+    def because(self, reason: str) -> "Ending":
+        """Return this ending with one more reason."""
+        return replace(self, reasons=(*self.reasons, reason))
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was seen of a replay; times are monotonic seconds, of the meter's clock.
+
+    Attributes:
+        live: The replay, ended.
+        facts: What the engine says of itself.
+        ending: Why it is not whole.
+        started_at: Wall clock at `idle_from_s`.
+        idle_from_s: The known idle before time 0 began.
+        end_s: The replay ended.
+        samples: The meter's samples since `idle_from_s`, None if it died.
+        steps: The step log since time 0.
+        gpus: The metered GPUs.
+    """
+
+    live: LiveReplay
+    facts: dict[str, Any]
+    ending: Ending
+    started_at: datetime
+    idle_from_s: float
+    end_s: float
+    samples: NDArray[np.void] | None
+    steps: NDArray[np.void]
+    gpus: Watch
+
+    @property
+    def zero_s(self) -> float:
+        """Time 0 of the replay."""
+        assert self.live.zero_s is not None
+        return self.live.zero_s
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A measured run and what was read beside it.
+
+    Attributes:
+        run: The run, valid or not.
+        attachments: Columns by table: `steps`, what each engine step held; `sends`, when requests were due
+            and sent; `meter`, the meter's samples. Times are seconds since time 0.
+        ending: How the replay ended.
+    """
+
+    run: Run
+    attachments: dict[str, dict[str, Any]]
+    ending: Ending
+
+
+@dataclass(frozen=True, slots=True)
+class Energy:
+    """The energy of a replay, all unknown if it was not metered."""
+
+    split: EnergySplit | None = None
+    power: Power = UNMETERED
+    idle_w: float | None = None
+    metering: Metering | None = None
+
+
+def make_record(what: Replay, seen: Seen) -> Measured:
+    """Return the record of a replay; what breaks a guard, or kept it from being whole, makes it invalid."""
+    outcomes = seen.live.outcomes()
+    steps = _relative(seen.steps, ("scheduled_s", "done_s"), seen.zero_s)
+    ends_s = outcomes.finished_s[np.isfinite(outcomes.finished_s)]
+    makespan_s = float(ends_s.max()) if len(ends_s) else seen.end_s - seen.zero_s
+    energy, reasons = Energy(), seen.ending.reasons
+    if seen.samples is not None:
+        try:
+            energy = _energy(what, seen, seen.samples, steps, makespan_s)
+        except ValueError as error:
+            reasons = (*reasons, str(error))
+    failures = seen.live.failures
+    if failures:
+        row = min(failures)
+        reasons = (*reasons, f"{len(failures)} requests failed, the first is {row}: {failures[row]}")
+    run = Run(_meta(what, seen, energy, makespan_s, outcomes), outcomes, energy.power)
+    reasons = (*reasons, *check(run, energy.metering))
+    run = replace(run, meta=replace(run.meta, energy_valid=not reasons, invalid_reasons=reasons))
+    attachments = {"steps": _columns(steps), "sends": _sends(outcomes, seen.live)}
+    if seen.samples is not None:
+        attachments["meter"] = _columns(_relative(seen.samples, ("time_s",), seen.zero_s))
+    return Measured(run, attachments, seen.ending)
+
+
+def _energy(
+    what: Replay, seen: Seen, samples: NDArray[np.void], steps: NDArray[np.void], makespan_s: float
+) -> Energy:
+    counter = read_counter(samples, seen.zero_s)
+    power = counter.power(makespan_s)
+    idle_from_s = max(seen.idle_from_s - seen.zero_s, float(counter.time_s[0]))
+    idle_w = counter.between_j(idle_from_s, 0.0) / -idle_from_s
+    shares = shares_by_tokens(steps) if what.costs is None else shares_by_table(steps, what.costs)
+    end_s = seen.zero_s + makespan_s
+    inside = samples[(samples["time_s"] >= seen.zero_s) & (samples["time_s"] <= end_s)]
+    metering = Metering(
+        metered_uuids=tuple(fact.uuid for fact in seen.gpus.facts),
+        engine_uuids=seen.gpus.engine_uuids,
+        foreign_process_ids=seen.gpus.foreign_process_ids(),
+        counter_j=float(power.energy_j[-1]),
+        integrated_j=integrate_power_j(samples, seen.zero_s, end_s),
+        throttle_reasons=int(np.bitwise_or.reduce(inside["throttle_reasons"], initial=0)),
+        window_s=makespan_s,
+    )
+    return Energy(split_energy(power, steps, idle_w, shares), power, idle_w, metering)
+
+
+def _meta(what: Replay, seen: Seen, energy: Energy, makespan_s: float, outcomes: Outcomes) -> Meta:
+    trace, policy, gpus = what.trace, what.policy, seen.gpus
+    limits_w = [fact.power_limit_w for fact in gpus.facts if fact.power_limit_w is not None]
+    return Meta(
+        run_id=re.sub(
+            r"[^\w.-]+", "-", f"{trace.name}-{name_of(policy)}-{seen.started_at:%Y%m%dT%H%M%SZ}-live"
+        ),
+        kind="measured",
+        started_at=seen.started_at.isoformat(timespec="seconds"),
+        trace_name=trace.name,
+        trace_sha256=trace.sha256,
+        trace_source=trace.source,
+        trace_options=dict(what.trace_options),
+        requests=len(trace),
+        policy=name_of(policy),
+        policy_options=options_of(policy),
+        engine_options={name: value for name, value in seen.facts.items() if name not in VERSIONS},
+        table=None,
+        table_source=None,
+        gpu=gpus.facts[0].name if gpus.facts else None,
+        gpus=len(gpus.facts),
+        power_limit_w=min(limits_w) if limits_w else None,
+        idle_w=energy.idle_w,
+        versions=_versions(seen),
+        seed=what.seed,
+        makespan_s=makespan_s,
+        energy=energy.split,
+        energy_source="none" if energy.split is None else "nvml",
+        out_of_range_fraction=None,
+        energy_valid=False,
+        notes=(*as_offered(trace, policy).notes, *_notes(what, seen, energy, outcomes)),
+    )
+
+
+def _notes(what: Replay, seen: Seen, energy: Energy, outcomes: Outcomes) -> list[str]:
+    notes = []
+    lag_s = _lag_s(outcomes, seen.live)
+    late_s = float(np.quantile(lag_s, 0.99)) if len(lag_s) else 0.0
+    if late_s > LAG_LIMIT_S:
+        notes.append(f"Requests were sent late: {1e3 * late_s:.3g} ms after they were due at p99.")
+    if energy.split is not None:
+        by_tokens = "the steps' time, and their prefill tokens and decoding sequences"
+        by = by_tokens if what.costs is None else "what the cost table says of each step"
+        notes.append(f"The measured total is split into prefill, decode and idle by {by}.")
+    if seen.facts.get("random_weights"):
+        notes.append("The model's weights were random; power depends a little on them.")
+    if seen.samples is not None and len(seen.samples):
+        celsius = seen.samples["temperature_c"]
+        notes.append(f"The GPU was at {np.nanmin(celsius):.0f} to {np.nanmax(celsius):.0f} °C.")
+    return notes
+
+
+def _lag_s(outcomes: Outcomes, live: LiveReplay) -> Floats:
+    """Return how late requests were sent: behind the trace at arrival, and behind the policy at release."""
+    lag_s = (live.arrived_s - outcomes.arrival_s) + (live.sent_s - outcomes.released_s)
+    return lag_s[np.isfinite(lag_s)]
+
+
+def _sends(outcomes: Outcomes, live: LiveReplay) -> dict[str, Any]:
+    failures = [live.failures.get(row) for row in range(len(outcomes))]
+    return {
+        "request_id": outcomes.request_id,
+        "due_s": outcomes.arrival_s,
+        "arrived_s": live.arrived_s,
+        "released_s": outcomes.released_s,
+        "sent_s": live.sent_s,
+        "lag_s": (live.arrived_s - outcomes.arrival_s) + (live.sent_s - outcomes.released_s),
+        "failure": np.array(failures, dtype=object),
+    }
+
+
+def _relative(rows: NDArray[np.void], times: tuple[str, ...], zero_s: float) -> NDArray[np.void]:
+    moved = rows.copy()
+    for name in times:
+        moved[name] -= zero_s
+    return moved
+
+
+def _columns(rows: NDArray[np.void]) -> dict[str, Any]:
+    return {name: rows[name] for name in rows.dtype.names or ()}
+
+
+def _versions(seen: Seen) -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    try:
+        versions["replay"] = version("replay")
+    except PackageNotFoundError:
+        versions["replay"] = "not installed as a package"
+    versions |= {name: str(seen.facts[name]) for name in VERSIONS if name in seen.facts}
+    if seen.gpus.facts:
+        versions["driver"] = seen.gpus.facts[0].driver
+        versions["gpu_uuid_hashes"] = " ".join(seen.gpus.uuid_hashes())
+    return versions

@@ -1,0 +1,90 @@
+"""A measured run: a trace through a policy and a real engine, with the energy counter read around it."""
+
+import asyncio
+import gc
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from backends.live import LiveReplay
+from backends.measured_record import Ending, Measured, Replay, Seen, make_record
+from backends.nvml import MeterError
+from backends.prompted_engine import FAILURES_IN_A_ROW, PromptedEngine
+from backends.prompts import make_prompts
+from backends.rig import Rig
+
+IDLE_BEFORE_S = 2.0
+"""Known idle before time 0; its power is the run's `idle_w`."""
+
+WAIT_AFTER_S = 1.5
+"""Readings go on that long after the last completion."""
+
+
+async def measure_replay(what: Replay, rig: Rig, progress: Callable[[int], None] | None = None) -> Measured:
+    """Replay in real time on `rig`, and return what happened, however it ended.
+
+    A replay that is cancelled after its time 0 does not raise: what was measured is in the run, and
+    `ending.is_interrupted` tells the caller to stop.
+
+    Args:
+        what: The replay.
+        rig: An engine without work, and its meter.
+        progress: Called with the number of requests just finished.
+
+    Raises:
+        ValueError: The trace is empty, or the policy breaks a rule.
+    """
+    if not len(what.trace):
+        raise ValueError(f"trace {what.trace.name} has no requests; a replay needs at least 1")
+    facts = rig.engine.facts()
+    prompts = make_prompts(what.trace, int(facts["vocabulary"]), what.seed, what.name)
+    engine = PromptedEngine(rig.engine, prompts, what.name)
+    live = LiveReplay(what.trace, what.policy, engine, progress)
+    gc.collect()
+    gc.freeze()  # a collection that walked millions of prompt tokens would stop the event loop
+    try:
+        idle_from_s, started_at = time.monotonic(), datetime.now(UTC)
+        ending = await _idle_and_replay(live, engine)
+        end_s = time.monotonic()
+        await asyncio.sleep(WAIT_AFTER_S)
+    finally:
+        gc.unfreeze()
+    assert live.zero_s is not None
+    try:
+        samples = rig.meter.samples(idle_from_s)
+    except MeterError as error:
+        samples, ending = None, ending.because(str(error))
+    seen = Seen(
+        live=live,
+        facts=facts,
+        ending=ending,
+        started_at=started_at,
+        idle_from_s=idle_from_s,
+        end_s=end_s,
+        samples=samples,
+        steps=rig.steps_since(live.zero_s),
+        gpus=rig.gpus,
+    )
+    return make_record(what, seen)
+
+
+async def _idle_and_replay(live: LiveReplay, engine: PromptedEngine) -> Ending:
+    """Idle, then replay until the last finish, an interrupt, or an engine that only fails."""
+    await asyncio.sleep(IDLE_BEFORE_S)
+    replaying = asyncio.ensure_future(live.run())
+    giving_up = asyncio.ensure_future(engine.is_given_up.wait())
+    try:
+        await asyncio.wait((replaying, giving_up), return_when=asyncio.FIRST_COMPLETED)
+        if replaying.done():
+            replaying.result()
+            return Ending()
+        reason = f"the engine failed {FAILURES_IN_A_ROW} requests in a row, so the replay was ended"
+        return Ending((reason,), is_engine_dead=True)
+    except asyncio.CancelledError:
+        if live.zero_s is None:
+            raise
+        return Ending(("the replay was interrupted",), is_interrupted=True)
+    finally:
+        replaying.cancel()
+        giving_up.cancel()
+        await asyncio.gather(replaying, giving_up, return_exceptions=True)

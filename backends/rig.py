@@ -1,0 +1,119 @@
+"""A rig: a started, warm engine with a meter around it, ready to replay one trace after another."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends.gpu_watch import GpuWatch, engine_gpus
+from backends.meter import Meter
+from backends.nvml import GpuFacts
+from backends.prompted_engine import TokenEngine
+from backends.prompts import TokenDrawer
+from backends.step_log import read_steps
+from backends.vllm_engine import VllmEngine
+
+WARM_UPS = ((500, 32), (3000, 8))
+"""Prompt and output tokens of the requests before the first replay, WARM_UP_WIDTH of each together."""
+WARM_UP_WIDTH = 8
+
+
+class Samples(Protocol):
+    """A running meter."""
+
+    def samples(self, since_s: float) -> NDArray[np.void]:
+        """Return the samples from `since_s` on, dtype `backends.meter.SAMPLE`; MeterError if it died."""
+        ...
+
+
+class Watch(Protocol):
+    """What is known of the metered GPUs: `backends.gpu_watch.GpuWatch` or a stand-in."""
+
+    facts: tuple[GpuFacts, ...]
+    engine_uuids: tuple[str, ...]
+
+    def foreign_process_ids(self) -> tuple[int, ...]:
+        """Return who computes on the metered GPUs now and is not the engine."""
+        ...
+
+    def uuid_hashes(self) -> list[str]:
+        """Return what identifies the metered GPUs without naming them."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rig:
+    """What a measured replay drives and reads.
+
+    Attributes:
+        engine: Started and warm.
+        meter: Running.
+        steps_since: Returns the step log from a monotonic time on, dtype `backends.step_log.STEP`.
+        gpus: The metered GPUs.
+    """
+
+    engine: TokenEngine
+    meter: Samples
+    steps_since: Callable[[float], NDArray[np.void]]
+    gpus: Watch
+
+
+@asynccontextmanager
+async def vllm_rig(
+    model: str, options: Mapping[str, Any], gpus: tuple[int, ...], folder: Path, seed: int = 0
+) -> AsyncIterator[Rig]:
+    """Start vLLM in this process and a meter beside it; end both afterwards.
+
+    Args:
+        model: A model's name or folder; a folder without weights runs on random ones.
+        options: vLLM engine options.
+        gpus: NVML indices of the GPUs to meter; none for those that the engine uses.
+        folder: Exists; takes the meter's samples and the step log while they are collected.
+        seed: Seed of the warm-up's tokens.
+
+    Raises:
+        MeterError: A GPU cannot be metered.
+        ValueError: vLLM is missing or refuses an option, or somebody computes on a GPU already.
+    """
+    used = engine_gpus(options, os.environ)
+    watch = GpuWatch(gpus or used, used)
+    busy = watch.foreign_process_ids()
+    if busy:
+        raise ValueError(f"process {busy[0]} computes on the GPU; its energy would be counted too")
+    step_log = folder / "steps.bin"
+    step_log.write_bytes(b"")
+    engine = VllmEngine(model, options, step_log)
+    try:
+        await engine.start()
+        watch.engine_is_up()
+        with Meter(folder / "meter.bin", gpus or used) as meter:
+            await warm_up(engine, seed)
+            yield Rig(engine, meter, lambda since_s: read_steps(step_log, since_s), watch)
+    finally:
+        engine.stop()
+
+
+async def warm_up(engine: TokenEngine, seed: int) -> None:
+    """Send requests of several sizes that are not measured, and wait for them."""
+    facts = engine.facts()
+    drawer = TokenDrawer(int(facts["vocabulary"]), (seed, 0))
+    most = int(facts["max_model_len"]) // 2
+    for prompt_tokens, output_tokens in WARM_UPS:
+        prompts = [drawer.fresh(min(prompt_tokens, most)).tolist() for _ in range(WARM_UP_WIDTH)]
+        await asyncio.gather(
+            *(
+                _drain(engine.generate(f"warm-up-{prompt_tokens}-{number}", prompt, min(output_tokens, most)))
+                for number, prompt in enumerate(prompts)
+            )
+        )
+
+
+async def _drain(deliveries: AsyncIterator[int]) -> None:
+    async for _ in deliveries:
+        pass
