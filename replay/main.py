@@ -9,6 +9,7 @@ from replay.errors import ReplayGroup
 COMMANDS = {
     "run": "replay.run:cli",
     "trace": "replay.trace:cli",
+    "validate": "replay.validate:cli",
     "calibrate": "replay.calibrate:cli",
     "tables": "replay.tables:cli",
 }

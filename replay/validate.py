@@ -1,0 +1,132 @@
+"""`replay validate`: the same replay simulated and measured, and the difference."""
+
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from replay.cases import Case, read_plan
+
+if TYPE_CHECKING:
+    from sim.table import CostTable
+
+PLAN_HELP = "Several cases on one engine: a JSON list, see docs/live.md."
+MODEL_HELP = "Model name or folder; config.json alone runs on random weights."
+TABLE_HELP = "Cost table to validate, by name or as a file; `replay tables` lists those that ship."
+OUT_HELP = "Folder of the records; what is there already is not measured again."
+STOP_HELP = "Begin no replay that would end later; run again to go on."
+
+
+@click.command(short_help="Measure a replay, simulate it, and compare.")
+@click.argument("trace", required=False, type=click.Path(path_type=Path))
+@click.option("--plan", type=click.Path(path_type=Path), metavar="FILE", help=PLAN_HELP)
+@click.option("--policy", default="immediate", show_default=True, metavar="P", help="Policy, without a plan.")
+@click.option("--set", "settings", multiple=True, metavar="K=V", help="Option of the policy; repeatable.")
+@click.option("--stretch", type=float, metavar="F", help="Multiply arrival times: 0.5 is twice as fast.")
+@click.option("--limit", type=int, metavar="N", help="Keep the first N requests.")
+@click.option("--from-s", type=float, metavar="A", help="Leave out what arrives before; A becomes time 0.")
+@click.option("--to-s", type=float, metavar="B", help="Leave out what arrives at B or later.")
+@click.option("--repeats", type=click.IntRange(min=1), default=1, show_default=True, help="Without a plan.")
+@click.option("--model", metavar="DIR|NAME", help=MODEL_HELP)
+@click.option("--engine", multiple=True, metavar="K=V", help="vLLM engine option; repeatable.")
+@click.option("--gpu", "gpus", multiple=True, type=int, metavar="N", help="NVML index to meter; repeatable.")
+@click.option("--table", metavar="NAME|FILE", help=TABLE_HELP)
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder of the records."
+)
+@click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Seed of what is drawn.")
+@click.option("--stop-after", type=float, metavar="SECONDS", help=STOP_HELP)
+@click.option("--measure-only", is_flag=True, help="Simulate nothing; do that later with --compare-only.")
+@click.option("--compare-only", is_flag=True, help="Measure nothing; compare what is in --out.")
+def cli(
+    trace: Path | None,
+    plan: Path | None,
+    model: str | None,
+    engine: tuple[str, ...],
+    gpus: tuple[int, ...],
+    table: str | None,
+    out: Path,
+    seed: int,
+    stop_after: float | None,
+    measure_only: bool,
+    compare_only: bool,
+    **case: Any,
+) -> None:
+    """Replay TRACE, or a plan's cases, on vLLM under the GPU's energy counter; simulate the same; compare.
+
+    Every record is on disk as soon as its replay is done; cases whose records are in --out and valid are not
+    measured again. The records of a case are in --out/NAME.
+    """
+    began_s = time.monotonic()
+    if measure_only and compare_only:
+        raise click.UsageError("--measure-only and --compare-only leave nothing to do")
+    if not compare_only:
+        if model is None:
+            raise click.UsageError("--model names what to measure: a model's name or folder")
+        costs = None if measure_only and table is None else _load(table)
+        cases = _cases(trace, plan, **case)
+        left = _measure(cases, out, LiveEngine(model, engine, gpus), costs, seed, began_s, stop_after)
+        if left:
+            click.echo(f"{left} replays are left; give the same command again to go on", err=True)
+    if not measure_only:
+        from replay.validate_compare import measured_cases, simulate_case
+
+        for measured in measured_cases(out):
+            simulate_case(measured, _load(table))
+
+
+@dataclass(frozen=True, slots=True)
+class LiveEngine:
+    """The engine as the command line names it."""
+
+    model: str
+    options: tuple[str, ...]
+    gpus: tuple[int, ...]
+
+
+def _cases(trace: Path | None, plan: Path | None, **given: Any) -> list[Case]:
+    if (trace is None) == (plan is None):
+        raise click.UsageError("give a TRACE or a --plan, one of them")
+    if plan is not None:
+        return read_plan(plan)
+    from sim.settings import split_pair
+
+    given["settings"] = dict(split_pair(pair, "--set") for pair in given["settings"])
+    name = re.sub(r"[^\w.-]+", "-", f"{Path(str(trace)).stem}-{Path(given['policy']).stem}")
+    return [Case(name=name, trace=str(trace), **given)]
+
+
+def _load(table: str | None) -> "CostTable":
+    from sim.table_files import DEFAULT, load_table
+
+    return load_table(table or DEFAULT)
+
+
+def _measure(
+    cases: list[Case],
+    out: Path,
+    engine: LiveEngine,
+    costs: "CostTable | None",
+    seed: int,
+    began_s: float,
+    stop_after_s: float | None,
+) -> int:
+    """Measure what is left of `cases`, and return how many replays are left still."""
+    from backends.rig import vllm_rig
+    from replay.calibrate import parse_engine_options
+    from replay.validate_measure import Terms, measure_turns, turns_left
+
+    turns = turns_left(cases, out)
+    if not turns:
+        click.echo("every replay is on disk already; nothing to measure", err=True)
+        return 0
+    rig = vllm_rig(engine.model, parse_engine_options(engine.options), engine.gpus, out, seed)
+    terms = Terms(
+        seed=seed,
+        costs=None if costs is None else costs.coefficients,
+        end_by_s=None if stop_after_s is None else began_s + stop_after_s,
+    )
+    return measure_turns(turns, rig, terms)

@@ -1,0 +1,156 @@
+"""The measuring half of `replay validate`: cases back to back on one engine, each on disk when it is done."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from replay.cases import Case, read_case, write_case
+
+if TYPE_CHECKING:
+    from backends.rig import Rig
+    from sim.policy import Policy
+    from sim.step_cost import Coefficients
+    from traces.record import Run
+    from traces.trace import Trace
+
+AROUND_S = 6.0
+"""What a replay takes besides the span of its trace: idle before, waiting after, its last requests."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One replay of a case.
+
+    Attributes:
+        case: The case.
+        number: Which of its repeats, from 1.
+        trace: Its requests.
+        folder: Folder of its record.
+    """
+
+    case: Case
+    number: int
+    trace: "Trace"
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How turns are measured.
+
+    Attributes:
+        seed: Seed of prompts and policies.
+        costs: Shares steps' energy; None for the rule without a table.
+        end_by_s: Begin no turn that would go on beyond this monotonic time, None for no such time.
+    """
+
+    seed: int
+    costs: "Coefficients | None"
+    end_by_s: float | None
+
+
+def turns_left(cases: Sequence[Case], out: Path) -> list[Turn]:
+    """Return the turns that have no valid record yet, the first of each case first; write down each case.
+
+    Raises:
+        ValueError: A trace cannot be read, or a folder holds the record of a different case.
+    """
+    from traces.parquet import write_trace
+
+    turns = []
+    for case in cases:
+        trace = case.read_trace()
+        folder = out / case.name
+        folder.mkdir(parents=True, exist_ok=True)
+        _ensure_same(case, folder)
+        write_trace(trace, folder / "trace.parquet", overwrite=True)
+        write_case(case, folder / "case.json")
+        for number in range(1, case.repeats + 1):
+            record = folder / f"measured-{number}"
+            if not _is_done(record):
+                turns.append(Turn(case, number, trace, record))
+    return sorted(turns, key=lambda turn: turn.number)
+
+
+def measure_turns(turns: Sequence[Turn], rig: "AbstractAsyncContextManager[Rig]", terms: Terms) -> int:
+    """Measure turns on one engine, in order; return how many were left when the time was up.
+
+    Raises:
+        KeyboardInterrupt: Interrupted; the turn under way is on disk as far as it got, marked invalid.
+    """
+    left, interrupted = asyncio.run(_measure_turns(turns, rig, terms))
+    if interrupted:
+        raise KeyboardInterrupt
+    return left
+
+
+async def _measure_turns(
+    turns: Sequence[Turn], rig: "AbstractAsyncContextManager[Rig]", terms: Terms
+) -> tuple[int, bool]:
+    from backends.measured_record import Replay
+    from backends.measured_run import measure_replay
+    from traces.record_files import write_run
+
+    click.echo("starting the engine", err=True)
+    async with rig as running:
+        for place, turn in enumerate(turns):
+            policy = turn.case.make_policy(terms.seed)
+            if terms.end_by_s is not None and time.monotonic() + _span_s(turn.trace, policy) > terms.end_by_s:
+                return len(turns) - place, False
+            what = Replay(
+                name=f"{turn.case.name}-{turn.number}-{time.time_ns()}",
+                trace=turn.trace,
+                policy=policy,
+                trace_options=turn.case.selection,
+                seed=terms.seed,
+                costs=terms.costs,
+            )
+            measured = await measure_replay(what, running)
+            write_run(measured.run, turn.folder, overwrite=True, attachments=measured.attachments)
+            click.echo(_describe(turn, measured.run), err=True)
+            if measured.ending.is_interrupted:
+                return len(turns) - place, True
+            if measured.ending.is_engine_dead:
+                raise ValueError(f"{turn.folder}: the engine died; give the same command again to go on")
+    return 0, False
+
+
+def _describe(turn: Turn, run: "Run") -> str:
+    """Return one line on a turn that is done."""
+    from replay.printing import quantity
+    from sim.summary import summarize
+
+    summary = summarize(run)
+    numbers = (
+        f"{summary.served} of {summary.requests} served in {summary.makespan_s:.1f} s",
+        f"{quantity(summary.total_energy_j, 'J')} at {quantity(summary.mean_power_w, 'W')}",
+        f"TTFT p50 {quantity(summary.ttft_p50_s, 's')}, TPOT p50 {quantity(summary.tpot_p50_s, 's')}",
+    )
+    faults = [f"NOT VALID: {reason}" for reason in summary.invalid_reasons]
+    return f"{turn.case.name} #{turn.number}: " + "; ".join([*numbers, *faults])
+
+
+def _span_s(trace: "Trace", policy: "Policy") -> float:
+    """Return how long a replay takes at least."""
+    from sim.arrivals import as_offered
+
+    return float(as_offered(trace, policy).arrival_s[-1]) + AROUND_S
+
+
+def _is_done(record: Path) -> bool:
+    from traces.record_files import read_run
+
+    return record.exists() and read_run(record).meta.energy_valid
+
+
+def _ensure_same(case: Case, folder: Path) -> None:
+    """Refuse a folder with the records of a case that only shares the name."""
+    path = folder / "case.json"
+    if path.exists() and replace(read_case(path), repeats=case.repeats, trace=case.trace) != case:
+        raise ValueError(f"{folder}: holds another case of that name; rename it, or use another --out")
