@@ -18,6 +18,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 def compiled(function: Function) -> Function:
     """Return `function` compiled on its first call and kept on disk, its float operations unchanged.
 
+    It makes no arrays, so Numba need not count references to them: counting took far longer than the work.
     Only compiled functions can call it: leaving out the way in from Python saves a third of the compilation.
     """
     return _compiled(function, no_cpython_wrapper=True, no_cfunc_wrapper=True)
@@ -32,7 +33,7 @@ def _compiled(function: Function, **flags: Any) -> Function:
     elsewhere = config.CACHE_DIR
     config.CACHE_DIR = cache_folder()
     try:
-        faster: Any = numba.njit(cache=True, **flags)(function)
+        faster: Any = numba.njit(cache=True, _nrt=False, **flags)(function)
     finally:
         config.CACHE_DIR = elsewhere
     return cast(Function, faster)

@@ -12,6 +12,7 @@ import numpy as np
 from sim.compiled import compiled
 from sim.engine_state import FLIGHT_OUTPUT_S, GPU_END_S, INPUT_HEAD, NOW_S, RUNS_ALLOWED, Engine
 from sim.gpu_step import Load, add_energy, run_on_gpu
+from sim.host_time import process_s
 from sim.scheduler import begin_step
 from sim.scheduler_state import (
     BLOCKS,
@@ -33,7 +34,6 @@ from sim.scheduler_state import (
     Scheduler,
 )
 from sim.step_events import has_room, tell_run_step
-from traces.trace import Ints
 
 
 class Shares(NamedTuple):
@@ -71,20 +71,20 @@ def run_decodes(e: Engine, open_until_s: float) -> int:
     s = e.scheduler
     most = longest_run(s)
     kv_tokens = kv_tokens_of_next_step(s)
-    crossing = sequences_by_block_end(s)
+    find_crossings(s)
     before_s = min(open_until_s, next_input_s(e))
     running, block_size = s.number[RUNNING], s.rules.block_size
     steps = 0
     each_j = kv_token_j = growth_j = 0.0
     while steps < most and has_room(e) and (steps == 0 or e.tally[NOW_S] < before_s):
-        new_blocks = crossing[steps % block_size]
+        new_blocks = s.crossing[steps % block_size]
         if new_blocks > s.number[FREE_BLOCKS]:
             break
         s.number[FREE_BLOCKS] -= new_blocks
         begin_step(s)
         decided_s = e.tally[NOW_S]
         load = Load(0, 0, 0.0, running, kv_tokens)
-        _, decode_j, kv_j = run_on_gpu(e, decided_s, load)
+        _, decode_j, kv_j = run_on_gpu(e, load)
         each_j += (decode_j - kv_j) / running
         kv_token_j += kv_j / kv_tokens
         growth_j += kv_j / kv_tokens * steps
@@ -118,12 +118,11 @@ def kv_tokens_of_next_step(s: Scheduler) -> int:
 
 
 @compiled
-def sequences_by_block_end(s: Scheduler) -> Ints:
-    """Return how many sequences need a new block in step i of a run, at index i modulo the block size."""
-    crossing = np.zeros(s.rules.block_size, np.int64)
+def find_crossings(s: Scheduler) -> None:
+    """Count in `s.crossing` how many sequences need a new block in each step of a run."""
+    s.crossing[:] = 0
     for place in range(s.number[RUNNING]):
-        crossing[-s.seats[s.seating[ORDER, place], COMPUTED] % s.rules.block_size] += 1
-    return crossing
+        s.crossing[-s.seats[s.seating[ORDER, place], COMPUTED] % s.rules.block_size] += 1
 
 
 @compiled
@@ -135,14 +134,12 @@ def next_input_s(e: Engine) -> float:
 
 @compiled
 def wait_for_oldest(e: Engine) -> None:
-    """Move on to the output of the oldest step in flight, the one just launched being the newest."""
-    oldest = e.scheduler.number[OLDEST_FLIGHT]
-    just_launched_s = e.tally[GPU_END_S] + e.timing.output_s
-    if e.scheduler.rules.depth == 1:
-        e.tally[NOW_S] = just_launched_s
-    else:
-        e.tally[NOW_S] = max(e.tally[NOW_S], e.tally[FLIGHT_OUTPUT_S + oldest])
-        e.tally[FLIGHT_OUTPUT_S + oldest] = just_launched_s
+    """Wait for the output of the oldest step in flight, the one just launched being the newest."""
+    ready_s = e.tally[GPU_END_S] + e.host.output_s
+    if e.scheduler.rules.depth == 2:
+        flight = FLIGHT_OUTPUT_S + e.scheduler.number[OLDEST_FLIGHT]
+        ready_s, e.tally[flight] = e.tally[flight], ready_s
+    e.tally[NOW_S] = max(e.tally[NOW_S], ready_s) + process_s(e.host, e.scheduler.number[RUNNING])
 
 
 @compiled

@@ -6,28 +6,33 @@ from math import inf
 
 import numpy as np
 
-from sim.engine_loop import FINISHED, FULL, advance, next_finish_s, submit, take_finished
+from sim.engine_loop import FINISHED, FULL, advance, send_submitted
 from sim.engine_state import (
     DECODE_J,
     EVENT_COLUMNS,
     EVENTS_TOLD,
     EXECUTED_STEPS,
+    FINISHED_NOW,
     GPU_END_S,
     IDLE_J,
+    INBOX_ROWS,
     OUTSIDE_STEPS,
     PIECES,
     PREFILL_J,
     STEP_COLUMNS,
     STEPS_TOLD,
+    SUBMITTED,
     new_engine,
 )
 from sim.gpu_step import rest_until
 from sim.options import EngineOptions
 from sim.power_samples import PowerSamples
-from sim.scheduler_state import ENERGY_J, FINISHED_S, FIRST_TOKEN_S, PREEMPTIONS
+from sim.scheduler_state import ENERGY_J, FINISHED_S, FIRST_TOKEN_S, INPUT_S, PREEMPTIONS
 from sim.table import CostTable
 from traces.record import EnergySplit, Power
 from traces.trace import Floats, Ints, Trace
+
+NOBODY_FINISHED: Ints = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,7 +96,6 @@ class SimulatedEngine:
         _check_lengths(trace, options)
         self._core = new_engine(trace, options, table, power_tick_s, keeps_steps)
         self._samples = PowerSamples(power_tick_s)
-        self._finished_rows = np.zeros(max(options.max_num_seqs, 1), np.int64)
         self._running = 0
         self._power: Power | None = None
         self._steps: list[Floats] = []
@@ -150,7 +154,14 @@ class SimulatedEngine:
 
         Times never decrease from call to call, and no row comes twice.
         """
-        submit(self._core, np.asarray(rows, np.int64), at_s)
+        core = self._core
+        for start in range(0, len(rows), INBOX_ROWS):
+            some = np.asarray(rows[start : start + INBOX_ROWS], np.int64)
+            if core.number[SUBMITTED] + len(some) > INBOX_ROWS:
+                send_submitted(core)
+            core.inbox[core.number[SUBMITTED] : core.number[SUBMITTED] + len(some)] = some
+            core.number[SUBMITTED] += len(some)
+            core.results[some, INPUT_S] = at_s + core.host.submit_s
         self._running += len(rows)
 
     def advance(self, until_s: float) -> Advanced:
@@ -168,11 +179,10 @@ class SimulatedEngine:
             self._collect()
             status = advance(self._core, until_s)
         if status != FINISHED:
-            return Advanced(until_s, self._finished_rows[:0])
-        time_s = next_finish_s(self._core)
-        count = take_finished(self._core, self._finished_rows)
-        self._running -= count
-        return Advanced(time_s, self._finished_rows[:count].copy())
+            return Advanced(until_s, NOBODY_FINISHED)
+        finished = self._core.outbox[: self._core.number[FINISHED_NOW]].copy()
+        self._running -= len(finished)
+        return Advanced(float(self.finished_s[finished[0]]), finished)
 
     def close(self, end_s: float) -> None:
         """Account the idle energy up to `end_s`; nothing runs after that.

@@ -4,36 +4,35 @@ With async scheduling two steps are in flight: step k + 1 is decided when the ou
 processed, while step k is on the GPU. Without, one step is in flight.
 """
 
-import numpy as np
-
 from sim.compiled import compiled, compiled_entry
 from sim.decode_run import may_run, next_input_s, run_decodes
-from sim.engine_state import FLIGHT_OUTPUT_S, GPU_END_S, INPUT_HEAD, INPUT_TAIL, NOW_S, Engine
+from sim.engine_state import (
+    FINISHED_NOW,
+    FLIGHT_OUTPUT_S,
+    GPU_END_S,
+    INPUT_HEAD,
+    INPUT_TAIL,
+    NOW_S,
+    SUBMITTED,
+    Engine,
+)
 from sim.gpu_step import load_of_batch, run_on_gpu, share_out
+from sim.host_time import process_s
 from sim.scheduler import has_requests, process_output, schedule
 from sim.scheduler_state import (
     BATCH_SIZE,
     FINISHED_HEAD,
     FINISHED_S,
     FINISHED_TAIL,
+    FLIGHT_SIZE,
     IN_FLIGHT,
-    INPUT_S,
     NOBODY,
     OLDEST_FLIGHT,
 )
 from sim.step_events import has_room, tell_arrival, tell_step
 from sim.waiting import append, join, take_first
-from traces.trace import Ints
 
 REACHED, FINISHED, FULL = range(3)
-
-
-@compiled_entry
-def submit(e: Engine, rows: Ints, at_s: float) -> None:
-    """Send requests, released at `at_s` in this order, on their way to the engine core."""
-    for row in rows:
-        e.results[row, INPUT_S] = at_s + e.timing.submit_s
-        append(e.scheduler.requests, e.number, INPUT_HEAD, INPUT_TAIL, row)
 
 
 @compiled_entry
@@ -41,34 +40,43 @@ def advance(e: Engine, until_s: float) -> int:
     """Go on to the first finish at a client or to `until_s`, whichever is first.
 
     Returns:
-        FINISHED, REACHED, or FULL if what is told has to be collected first.
+        FINISHED, with the rows in `outbox`; REACHED; or FULL if what is told has to be collected first.
     """
+    send_submitted(e)
     while True:
         if e.scheduler.number[FINISHED_HEAD] != NOBODY and next_finish_s(e) <= until_s:
+            take_finished(e)
             return FINISHED
         if not has_room(e):
             return FULL
-        if not went_on(e, until_s + e.timing.submit_s):
+        if not went_on(e, until_s + e.host.submit_s):
             return REACHED
 
 
 @compiled_entry
+def send_submitted(e: Engine) -> None:
+    """Send the requests in `inbox` on their way to the engine core."""
+    for place in range(e.number[SUBMITTED]):
+        append(e.scheduler.requests, e.number, INPUT_HEAD, INPUT_TAIL, e.inbox[place])
+    e.number[SUBMITTED] = 0
+
+
+@compiled
 def next_finish_s(e: Engine) -> float:
-    """Return when the next request that has finished is known to its client, infinity if there is none."""
-    row = e.scheduler.number[FINISHED_HEAD]
-    return np.inf if row == NOBODY else float(e.results[row, FINISHED_S])
+    """Return when the next request that has finished is known to its client; there is one."""
+    return float(e.results[e.scheduler.number[FINISHED_HEAD], FINISHED_S])
 
 
-@compiled_entry
-def take_finished(e: Engine, rows: Ints) -> int:
-    """Write the rows that finish at the next finish into `rows`, as many as fit, and return how many."""
+@compiled
+def take_finished(e: Engine) -> None:
+    """Write the rows that finish at the next finish into `outbox`, as many as fit."""
     s = e.scheduler
     at_s = next_finish_s(e)
     taken = 0
-    while taken < len(rows) and s.number[FINISHED_HEAD] != NOBODY and next_finish_s(e) == at_s:
-        rows[taken] = take_first(s.requests, s.number, FINISHED_HEAD, FINISHED_TAIL)
+    while taken < len(e.outbox) and s.number[FINISHED_HEAD] != NOBODY and next_finish_s(e) == at_s:
+        e.outbox[taken] = take_first(s.requests, s.number, FINISHED_HEAD, FINISHED_TAIL)
         taken += 1
-    return taken
+    e.number[FINISHED_NOW] = taken
 
 
 @compiled
@@ -121,9 +129,9 @@ def decide_step(e: Engine) -> None:
     load = load_of_batch(e)
     e.tally[FLIGHT_OUTPUT_S + flight] = decided_s
     if s.number[BATCH_SIZE] > 0:
-        prefill_j, decode_j, kv_j = run_on_gpu(e, decided_s, load)
+        prefill_j, decode_j, kv_j = run_on_gpu(e, load)
         share_out(e, load, prefill_j, decode_j, kv_j)
-        e.tally[FLIGHT_OUTPUT_S + flight] = e.tally[GPU_END_S] + e.timing.output_s
+        e.tally[FLIGHT_OUTPUT_S + flight] = e.tally[GPU_END_S] + e.host.output_s
     tell_step(e, decided_s, load)
 
 
@@ -131,6 +139,8 @@ def decide_step(e: Engine) -> None:
 def process_oldest(e: Engine) -> None:
     """Wait for the oldest step in flight and process its output."""
     s = e.scheduler
-    e.tally[NOW_S] = max(e.tally[NOW_S], e.tally[FLIGHT_OUTPUT_S + s.number[OLDEST_FLIGHT]])
-    client_s = e.tally[NOW_S] + e.timing.deliver_s
-    process_output(s, e.results, client_s)
+    oldest = s.number[OLDEST_FLIGHT]
+    size = int(s.number[FLIGHT_SIZE + oldest])
+    ready_s = max(e.tally[NOW_S], e.tally[FLIGHT_OUTPUT_S + oldest])
+    e.tally[NOW_S] = ready_s + process_s(e.host, size) if size > 0 else ready_s
+    process_output(s, e.results, e.tally[NOW_S] + e.host.deliver_s)

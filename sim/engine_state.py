@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sim.host_time import HostTime
 from sim.options import EngineOptions
 from sim.scheduler_state import NOBODY, RESULT_COLUMNS, Scheduler, new_scheduler
 from sim.step_cost import Coefficients, new_state
@@ -11,7 +12,7 @@ from sim.table import CostTable
 from traces.trace import Floats, Ints, Trace
 
 (
-    NOW_S,  # when the engine core does what it does now
+    NOW_S,  # how far the engine core's thread is: it decides, launches and processes, one after the other
     GPU_START_S,  # when it began that step
     GPU_END_S,  # when the GPU is through with its last step
     PREFILL_J,
@@ -19,7 +20,7 @@ from traces.trace import Floats, Ints, Trace
     IDLE_J,
     NEXT_TICK_S,  # the first power sample not yet covered
     TICK_S,  # seconds between power samples
-    FLIGHT_OUTPUT_S,  # when the output of flight 0 is processed; that of flight 1 is the next entry
+    FLIGHT_OUTPUT_S,  # when the output of flight 0 is at the engine core; that of flight 1 is the next entry
     _,
     TALLIES,
 ) = range(11)
@@ -31,9 +32,11 @@ from traces.trace import Floats, Ints, Trace
     PIECES,  # rows of `pieces` in use
     STEPS_TOLD,  # rows of `steps` in use
     EVENTS_TOLD,  # rows of `events` in use
+    SUBMITTED,  # entries of `inbox`
+    FINISHED_NOW,  # entries of `outbox`
     RUNS_ALLOWED,  # 1: decode runs are summed
     COUNTS,
-) = range(9)
+) = range(11)
 STEP_COLUMNS = (
     "decided_s",
     "start_s",
@@ -49,26 +52,22 @@ STEP_COLUMNS = (
 EVENT_COLUMNS = ("step", "kind", "row", "tokens", "context", "blocks")
 ARRIVED, PREEMPTED, SCHEDULED = range(3)
 PIECE_ROWS = 4096
-
-
-class Timing(NamedTuple):
-    """The seconds outside the GPU, as `CostTable` names them."""
-
-    launch_s: float
-    output_s: float
-    submit_s: float
-    deliver_s: float
+INBOX_ROWS = 1024
 
 
 class Engine(NamedTuple):
     """All that the simulated engine knows.
 
     Attributes:
+        coefficients: What a step costs on the GPU.
         gpu: The GPU's state, which `step_cost` keeps.
+        host: What it costs outside.
         results: What is known of each request, columns INPUT_S to ENERGY_J, NaN until known, shape
             (requests, RESULT_COLUMNS).
         tally: Seconds and joules, by the names above, shape (TALLIES,).
         number: Counts, by the names above, shape (COUNTS,).
+        inbox: Rows submitted since the last advance, shape (INBOX_ROWS,).
+        outbox: Rows that the last advance returned, shape (max_num_seqs,).
         pieces: Stretches of constant power that hold a power sample, columns from_s, from_j, to_s and to_j,
             shape (PIECE_ROWS, 4).
         steps: One row a step, by STEP_COLUMNS, shape (rows, columns); 0 rows keeps nothing.
@@ -78,10 +77,12 @@ class Engine(NamedTuple):
     scheduler: Scheduler
     coefficients: Coefficients
     gpu: Floats
-    timing: Timing
+    host: HostTime
     results: Floats
     tally: Floats
     number: Ints
+    inbox: Ints
+    outbox: Ints
     pieces: Floats
     steps: Floats
     events: Ints
@@ -101,10 +102,12 @@ def new_engine(
         scheduler=new_scheduler(trace, options),
         coefficients=table.coefficients,
         gpu=new_state(),
-        timing=Timing(table.launch_s, table.output_s, table.submit_s, table.deliver_s),
+        host=table.host,
         results=np.full((len(trace), RESULT_COLUMNS), np.nan),
         tally=tally,
         number=number,
+        inbox=np.zeros(INBOX_ROWS, np.int64),
+        outbox=np.zeros(options.max_num_seqs, np.int64),
         pieces=np.zeros((PIECE_ROWS, 4)),
         steps=np.zeros((4096 if keeps_steps else 0, len(STEP_COLUMNS))),
         events=np.zeros((event_rows if keeps_steps else 0, len(EVENT_COLUMNS)), np.int64),

@@ -10,12 +10,14 @@ from sim.engine_state import (
     GPU_START_S,
     IDLE_J,
     NEXT_TICK_S,
+    NOW_S,
     OUTSIDE_STEPS,
     PIECES,
     PREFILL_J,
     TICK_S,
     Engine,
 )
+from sim.host_time import launch_s, lead_s
 from sim.scheduler_state import BATCH_SIZE, CONTEXT, ENERGY_J, PREFILL_UNTIL, ROW, SEAT, TOKENS
 from sim.step_cost import gap_energy, step_cost
 
@@ -51,13 +53,18 @@ def load_of_batch(e: Engine) -> Load:
 
 
 @compiled
-def run_on_gpu(e: Engine, decided_s: float, load: Load) -> tuple[float, float, float]:
-    """Run a step as soon as the GPU is free and the launch has reached it.
+def run_on_gpu(e: Engine, load: Load) -> tuple[float, float, float]:
+    """Launch a step now and run it as soon as the GPU is free and its first kernel is there.
+
+    The engine core's thread is busy until the last kernel is launched; the step cannot end before.
 
     Returns:
         Joules by its chunks, joules by its decoding sequences, and the part of these for reading KV.
     """
-    start_s = max(e.tally[GPU_END_S], decided_s + e.timing.launch_s)
+    decided_s = e.tally[NOW_S]
+    first_kernel_s = decided_s + lead_s(e.host, load.chunks, load.prefill_tokens, load.decode_seqs)
+    e.tally[NOW_S] = decided_s + launch_s(e.host, load.chunks, load.prefill_tokens, load.decode_seqs)
+    start_s = max(e.tally[GPU_END_S], first_kernel_s)
     rest_until(e, start_s)
     seconds, prefill_j, decode_j, kv_j, is_outside = step_cost(
         e.coefficients,
@@ -67,6 +74,7 @@ def run_on_gpu(e: Engine, decided_s: float, load: Load) -> tuple[float, float, f
         load.prefill_pairs,
         load.decode_seqs,
         load.kv_tokens,
+        e.tally[NOW_S] - start_s,
     )
     before_j = total_j(e)
     e.tally[PREFILL_J] += prefill_j

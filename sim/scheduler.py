@@ -16,6 +16,7 @@ from sim.scheduler_state import (
     FINISHED_S,
     FINISHED_TAIL,
     FIRST_TOKEN_S,
+    FLIGHT_SAMPLES,
     FLIGHT_SIZE,
     FREE_BLOCKS,
     HEAD_BLOCKED,
@@ -233,7 +234,8 @@ def launch(s: Scheduler) -> None:
             samples += 1
         if s.batch[entry, CONTEXT] >= s.seats[seat, PREFILL_UNTIL]:
             decodes += 1
-    s.number[FLIGHT_SIZE + flight] = samples
+    s.number[FLIGHT_SIZE + flight] = s.number[BATCH_SIZE]
+    s.number[FLIGHT_SAMPLES + flight] = samples
     s.number[STEADY] = 1 if decodes == s.number[RUNNING] and decodes == samples else 0
 
 
@@ -244,7 +246,7 @@ def process_output(s: Scheduler, results: Floats, client_s: float) -> None:
     s.number[OLDEST_FLIGHT] = (flight + 1) % 2
     s.number[IN_FLIGHT] -= 1
     anybody_finished = False
-    for entry in range(s.number[FLIGHT_SIZE + flight]):
+    for entry in range(s.number[FLIGHT_SAMPLES + flight]):
         seat, row = s.flights[flight, entry, SEAT], s.flights[flight, entry, ROW]
         is_seated = s.seats[seat, ROW] == row
         s.requests[row, RECEIVED] += 1

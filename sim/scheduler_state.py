@@ -35,10 +35,12 @@ NOBODY = -1
     FINISHED_HEAD,  # first finished request not yet told to the client
     FINISHED_TAIL,  # last of them
     UNFLUSHED,  # 1: a finished request has not been told to the workers
-    FLIGHT_SIZE,  # requests that get a token from flight 0; those from flight 1 are the next entry
+    FLIGHT_SIZE,  # requests in flight 0; those in flight 1 are the next entry
+    _,
+    FLIGHT_SAMPLES,  # those of them that get a token; likewise
     _,
     COUNTS,  # how many counts there are
-) = range(22)
+) = range(24)
 (
     PROMPT_TOKENS,
     OUTPUT_TOKENS,
@@ -99,6 +101,8 @@ class Scheduler(NamedTuple):
         flights: Who gets a token from each step in flight, columns ROW and SEAT, shape (2, max_num_seqs, 2).
         seating: Lists ORDER, SPARE and VICTIM_ROWS, shape (3, max_num_seqs).
         heap: The waiting requests under the priority policy, shape (requests,), else (0,).
+        crossing: Sequences that need a new block in step i of a decode run, at i modulo the block size, shape
+            (block_size,).
         number: Single numbers, by the names above, shape (COUNTS,).
     """
 
@@ -109,6 +113,7 @@ class Scheduler(NamedTuple):
     flights: Ints
     seating: Ints
     heap: Counts
+    crossing: Ints
     number: Ints
 
 
@@ -142,5 +147,6 @@ def new_scheduler(trace: Trace, options: EngineOptions) -> Scheduler:
         flights=np.zeros((2, seats, 2), np.int64),
         seating=seating,
         heap=np.zeros(len(trace) if by_priority else 0, np.int32),
+        crossing=np.zeros(options.block_size, np.int64),
         number=number,
     )

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from sim.host_time import HostTime
 from sim.step_cost import Coefficients
 from sim.table import CostTable
 
@@ -27,16 +28,32 @@ TOY_TABLE = CostTable(
         limits=np.array([16384.0, 1024.0, 4e6, 2e8]),
         idle_w=120.0,
     ),
-    launch_s=0.0015,
-    output_s=0.0005,
-    submit_s=0.001,
-    deliver_s=0.0008,
+    host=HostTime(
+        lead_s=0.0015,
+        graph_s=0.001,
+        piecewise_s=0.004,
+        eager_s=0.006,
+        per_token_s=1e-7,
+        per_seq_s=2e-6,
+        process_s=0.0003,
+        process_seq_s=5e-6,
+        output_s=0.0002,
+        submit_s=0.001,
+        deliver_s=0.0008,
+        graph_tokens=512,
+    ),
     engine={},
     meta={},
 )
 
 
 def toy_table(**overrides: Any) -> CostTable:
-    """Return the toy table with fields changed; names of `Coefficients` change its coefficients."""
+    """Return the toy table with fields changed: its own, its `Coefficients`' or its `HostTime`'s."""
     coefficients = {name: overrides.pop(name) for name in Coefficients._fields if name in overrides}
-    return replace(TOY_TABLE, coefficients=TOY_TABLE.coefficients._replace(**coefficients), **overrides)
+    host = {name: overrides.pop(name) for name in HostTime._fields if name in overrides}
+    return replace(
+        TOY_TABLE,
+        coefficients=TOY_TABLE.coefficients._replace(**coefficients),
+        host=TOY_TABLE.host._replace(**host),
+        **overrides,
+    )
