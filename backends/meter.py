@@ -1,16 +1,19 @@
 """The energy meter: a process of its own that samples NVML into a file until its standard input closes."""
 
+import itertools
 import os
+import select
 import subprocess
 import sys
 import time
+from dataclasses import astuple
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.nvml import MeterError, open_gpus
+from backends.nvml import Gpu, GpuContext, MeterError, open_gpus
 
 SAMPLE = np.dtype(
     [
@@ -32,6 +35,7 @@ Monotonic time after the counter was read, the GPU's place among those metered, 
 PERIOD_S = 0.005
 POWER_EVERY = 4
 CONTEXT_EVERY = 40
+START_S = 30.0
 
 
 class Meter:
@@ -55,12 +59,11 @@ class Meter:
         paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=self._errors, env=environment)
-        deadline_s = time.monotonic() + 30
-        while not len(self.samples(since_s=0.0)):
-            if self._process.poll() is not None or time.monotonic() > deadline_s:
-                self._stop()
-                raise MeterError(f"the meter does not start: {self._last_words()}")
-            time.sleep(0.01)
+        try:
+            self._wait_for_a_sample(self._process)
+        except BaseException:
+            self._stop()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -79,6 +82,13 @@ class Meter:
         kept: NDArray[np.void] = rows[np.searchsorted(rows["time_s"], since_s) :]
         return kept
 
+    def _wait_for_a_sample(self, process: "subprocess.Popen[bytes]") -> None:
+        deadline_s = time.monotonic() + START_S
+        while self._path.stat().st_size < SAMPLE.itemsize:
+            if process.poll() is not None or time.monotonic() > deadline_s:
+                raise MeterError(f"the meter does not start: {self._last_words()}")
+            time.sleep(0.01)
+
     def _stop(self) -> None:
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.close()
@@ -96,41 +106,28 @@ class Meter:
 
 
 def sample_into(path: Path, gpu_indices: tuple[int, ...]) -> None:
-    """Append samples to `path` until standard input closes."""
-    import threading
-
-    closed = threading.Event()
-
-    def wait_for_end() -> None:
-        sys.stdin.buffer.read()
-        closed.set()
-
-    threading.Thread(target=wait_for_end, daemon=True).start()
+    """Append samples to `path` until standard input closes, or whoever started this process has ended."""
+    parent = os.getppid()
     with open_gpus(gpu_indices) as gpus, open(path, "ab", buffering=0) as out:
-        contexts = [gpu.context() for gpu in gpus]
-        due_s, tick = time.monotonic(), 0
-        while not closed.is_set():
-            rows = np.zeros(len(gpus), dtype=SAMPLE)
-            for index, gpu in enumerate(gpus):
-                energy_j = gpu.energy_j()
-                now_s = time.monotonic()
-                power_w = gpu.power_w() if tick % POWER_EVERY == 0 else float("nan")
-                if tick % CONTEXT_EVERY == 0:
-                    contexts[index] = gpu.context()
-                context = contexts[index]
-                rows[index] = (
-                    now_s,
-                    index,
-                    energy_j,
-                    power_w,
-                    context.clock_mhz,
-                    context.temperature_c,
-                    context.throttle_reasons,
-                )
-            out.write(rows.tobytes())
-            tick += 1
+        due_s = time.monotonic()
+        contexts: list[GpuContext] = []
+        for tick in itertools.count():
+            if tick % CONTEXT_EVERY == 0:
+                contexts = [gpu.context() for gpu in gpus]
+            has_power = tick % POWER_EVERY == 0
+            rows = [_read(index, gpu, contexts[index], has_power) for index, gpu in enumerate(gpus)]
+            out.write(np.array(rows, dtype=SAMPLE).tobytes())
             due_s = max(due_s + PERIOD_S, time.monotonic())
-            closed.wait(due_s - time.monotonic())
+            closed, _, _ = select.select([sys.stdin], [], [], max(due_s - time.monotonic(), 0.0))
+            if closed or os.getppid() != parent:
+                return
+
+
+def _read(index: int, gpu: Gpu, context: GpuContext, has_power: bool) -> tuple[float, ...]:
+    energy_j = gpu.energy_j()
+    now_s = time.monotonic()
+    power_w = gpu.power_w() if has_power else float("nan")
+    return (now_s, index, energy_j, power_w, *astuple(context))
 
 
 if __name__ == "__main__":

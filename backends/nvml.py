@@ -5,11 +5,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-THROTTLE_INVALID = 0xE8
-"""Clock event reasons that invalidate a measurement: hardware slowdown, thermal slowdowns, power brake."""
 
-
-class MeterError(Exception):
+class MeterError(ValueError):
     """The energy meter cannot be read; the message says which call and what to do."""
 
 
@@ -66,7 +63,10 @@ class Gpu:
         field = self._nvml.NVML_FI_DEV_POWER_INSTANT
         value = self._call("nvmlDeviceGetFieldValues", self._handle, [field])[0]
         if value.nvmlReturn != self._nvml.NVML_SUCCESS:
-            raise MeterError(f"NVML has no instantaneous power on this GPU (return code {value.nvmlReturn})")
+            raise MeterError(
+                f"NVML has no instantaneous power on this GPU (return code {value.nvmlReturn}) to check its "
+                f"counter by; meter a GPU of the Ampere generation or later"
+            )
         return float(value.value.uiVal) / 1e3
 
     def context(self) -> GpuContext:
