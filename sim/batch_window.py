@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from sim.policy import Decision, Held
+from traces.trace import Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,3 +35,20 @@ class BatchWindow:
         if now_s >= deadline_s or (self.max_batch is not None and len(held) >= self.max_batch):
             return Decision(release=tuple(held))
         return Decision(wake_at_s=deadline_s)
+
+    def release_times(self, arrival_s: Floats) -> Floats:
+        """Return when each request goes: batch by batch, at the end of the window or when it is full."""
+        release_s = np.empty_like(arrival_s)
+        first, requests = 0, len(arrival_s)
+        while first < requests:
+            deadline_s = float(arrival_s[first]) + self.window_s
+            # The first arrival on the deadline releases the batch and goes with it.
+            end = max(first, int(np.searchsorted(arrival_s, deadline_s)))
+            if end < requests and arrival_s[end] == deadline_s:
+                end += 1
+            if self.max_batch is not None and end - first >= self.max_batch:
+                end = first + self.max_batch
+                deadline_s = float(arrival_s[end - 1])
+            release_s[first:end] = deadline_s
+            first = end
+        return release_s

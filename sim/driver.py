@@ -1,6 +1,6 @@
 """The simulated clock: a SimPy environment feeds the gateway, the engine runs ahead between events."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -37,7 +37,7 @@ class Engine(Protocol):
         """Whether no submitted request is unfinished."""
         ...
 
-    def submit(self, rows: list[int], at_s: float) -> None:
+    def submit(self, rows: Sequence[int] | Ints, at_s: float) -> None:
         """Take in rows of the trace, released at `at_s` in this order; times never decrease."""
         ...
 

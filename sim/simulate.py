@@ -11,6 +11,7 @@ import numpy as np
 from sim.arrivals import as_offered
 from sim.driver import Driver, Progress
 from sim.engine import SimulatedEngine
+from sim.foreknown import release_times, serve
 from sim.guards import check
 from sim.options import EngineOptions
 from sim.policy import Policy
@@ -50,7 +51,7 @@ def simulate(
     started_at = datetime.now(UTC)
     offered = as_offered(trace, policy)
     engine = SimulatedEngine(offered, options, table)
-    released_s = Driver(offered, policy, engine, progress).run()
+    released_s = _serve(offered, policy, engine, progress)
     makespan_s = float(engine.finished_s.max())
     engine.close(makespan_s)
     name = name_of(policy)
@@ -84,6 +85,15 @@ def simulate(
     run = Run(meta, _outcomes(offered, engine, released_s), engine.power)
     reasons = check(run)
     return replace(run, meta=replace(meta, energy_valid=not reasons, invalid_reasons=reasons))
+
+
+def _serve(trace: Trace, policy: Policy, engine: SimulatedEngine, progress: Progress | None) -> Floats:
+    """Serve the trace and return when each request was released."""
+    released_s = release_times(policy, trace.arrival_s)
+    if released_s is None:
+        return Driver(trace, policy, engine, progress).run()
+    serve(released_s, engine, progress)
+    return released_s
 
 
 def _outcomes(trace: Trace, engine: SimulatedEngine, released_s: Floats) -> Outcomes:

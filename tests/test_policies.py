@@ -1,19 +1,22 @@
 """The shipped policies, and finding and setting policies by name."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_engine import ToyEngine
+from toy_policies import AtMost
 from toy_trace import toy_trace, traces
 
 from sim.batch_window import BatchWindow
 from sim.driver import Driver
+from sim.foreknown import release_times
 from sim.gateway import Gateway
 from sim.immediate import Immediate
 from sim.offline import Offline
@@ -24,6 +27,52 @@ from traces.trace import Floats, Request, Trace
 
 def released_s(trace: Trace, policy: Policy) -> Floats:
     return Driver(trace, policy, ToyEngine(trace)).run()
+
+
+FORESEEING: dict[str, Callable[[], Policy]] = {
+    "immediate": Immediate,
+    "offline": Offline,
+    "batch-window": BatchWindow,
+    "batch-window of 0 s": lambda: BatchWindow(window_s=0.0),
+    "batch-window of 2 s and 3": lambda: BatchWindow(window_s=2.0, max_batch=3),
+    "batch-window of 1": lambda: BatchWindow(window_s=2.0, max_batch=1),
+}
+
+
+@pytest.mark.parametrize("name", FORESEEING)
+@settings(deadline=None)
+@given(whole_seconds=st.lists(st.integers(0, 9), min_size=1), trace=traces())
+def test_what_a_policy_tells_beforehand_is_what_it_answers(
+    name: str, whole_seconds: list[int], trace: Trace
+) -> None:
+    """On whole seconds, arrivals often fall on the very end of a window."""
+    for offered in (trace, toy_trace(sorted(map(float, whole_seconds)))):
+        told_s = release_times(FORESEEING[name](), offered.arrival_s)
+        assert told_s is not None
+        assert told_s.tolist() == released_s(offered, FORESEEING[name]()).tolist()
+
+
+def test_only_a_replay_can_tell_what_depends_on_finishes() -> None:
+    assert release_times(AtMost(), np.array([0.0])) is None
+
+
+@pytest.mark.parametrize(
+    ("told_s", "message"),
+    [
+        ([1.0, 1.9], r"request 1 at 1\.9 s; .* not before its arrival at 2\.0 s"),
+        ([1.0, float("nan")], "request 1 at nan s; it must be finite"),
+        ([float("inf"), 2.0], "request 0 at inf s; it must be finite"),
+        ([1.0], "1 release times for 2 requests; tell one for each"),
+    ],
+)
+def test_impossible_release_times_are_refused_by_name(told_s: list[float], message: str) -> None:
+    class Seer(Immediate):
+        def release_times(self, arrival_s: Floats) -> Floats:
+            del arrival_s
+            return np.array(told_s)
+
+    with pytest.raises(ValueError, match=f"policy Seer .*{message}"):
+        release_times(Seer(), np.array([1.0, 2.0]))
 
 
 @given(traces())

@@ -17,7 +17,7 @@ from sim.guards import check
 from sim.immediate import Immediate
 from sim.offline import Offline
 from sim.options import EngineOptions
-from sim.policy import Policy
+from sim.policy import Decision, Held, Policy
 from sim.registry import SHIPPED, make_policy
 from sim.simulate import simulate
 from sim.summary import summarize
@@ -104,6 +104,31 @@ def test_the_future_does_not_change_the_past(name: str, trace: Trace, earlier: i
     for column in ("released_s", "first_token_s", "finished_s"):
         before = getattr(whole, column)[:earlier] < cut_s
         assert (getattr(whole, column)[:earlier][before] == getattr(part, column)[before]).all()
+
+
+class Asked:
+    """A policy that can only be asked, whatever else the one inside can do."""
+
+    def __init__(self, inside: Policy) -> None:
+        self._inside = inside
+        self.retimes = getattr(inside, "retimes", False)
+
+    def decide(self, now_s: float, held: Held, running: int) -> Decision:
+        return self._inside.decide(now_s, held, running)
+
+
+@pytest.mark.parametrize("name", ["immediate", "offline", "batch-window", "batch-window of 3"])
+@settings(deadline=None, max_examples=50)
+@given(trace=traces())
+def test_a_replay_told_beforehand_is_the_replay_asked_step_by_step(name: str, trace: Trace) -> None:
+    told = replayed(trace, name)
+    asked = simulate(trace, Asked(POLICIES[name]()), OPTIONS, toy_table())
+    for column in ("released_s", "first_token_s", "finished_s"):
+        assert (getattr(told.outcomes, column) == getattr(asked.outcomes, column)).all()
+    np.testing.assert_allclose(told.outcomes.energy_j, asked.outcomes.energy_j, rtol=1e-12)
+    assert told.meta.energy is not None
+    assert asked.meta.energy is not None
+    assert told.meta.energy.total_j == pytest.approx(asked.meta.energy.total_j, rel=1e-12)
 
 
 def test_one_request_costs_its_steps_and_the_idle_power_around_them() -> None:

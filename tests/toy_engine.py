@@ -6,7 +6,7 @@ comes first is defined in simulated time and chance in real time.
 
 import asyncio
 import heapq
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,7 +41,7 @@ class ToyEngine:
     def idle(self) -> bool:
         return not self._due
 
-    def submit(self, rows: list[int], at_s: float) -> None:
+    def submit(self, rows: Sequence[int] | Ints, at_s: float) -> None:
         assert at_s >= self.now_s, "the engine has run past this release"
         for row in rows:
             self.submitted.append((at_s, row))
