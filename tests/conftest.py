@@ -1,5 +1,9 @@
-"""Fixtures that tests find by name."""
+"""Fixtures that tests find by name, and no deadlines: first calls compile."""
 
+from hypothesis import settings
 from scripted_nvml import nvml, nvml_library
 
 __all__ = ["nvml", "nvml_library"]
+
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")

@@ -1,0 +1,238 @@
+"""Laws of what a step costs: non-negative, monotone, split without a rest, and governed at the cap."""
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from toy_table import TOY_TABLE
+
+from sim.step_cost import SPENT_J, WARMTH, Coefficients, gap_energy, new_state, step_cost
+from traces.trace import Floats
+
+TOY = TOY_TABLE.coefficients
+CAPPED = TOY._replace(
+    cap_w=690.0,
+    allowance_j=25.0,
+    gamma=2.5,
+    busy_w=200.0,
+    tail_w=40.0,
+    tail_s=0.02,
+    per_prefill=np.array([4e-6, 2e-3]),
+    padded=np.array([*range(65), *(8 * np.ceil(np.arange(65, 513) / 8))], dtype=np.int64),
+)
+"""A GPU on which long prompts draw more than the cap and small decode batches less."""
+GREEDY = (1, 4096, 8.4e6, 0, 0)
+FRUGAL = (0, 0, 0.0, 1, 500)
+
+Load = tuple[int, int, float, int, int]
+"""Chunks, prefill tokens, query-key pairs, decoding sequences, KV tokens: the order of `step_cost`."""
+
+ONE_MORE: dict[str, Load] = {
+    "prefill_tokens": (0, 1, 0.0, 0, 0),
+    "chunks": (1, 0, 0.0, 0, 0),
+    "pairs": (0, 0, 1000.0, 0, 0),
+    "decode_seqs": (0, 0, 0.0, 1, 0),
+    "kv_tokens": (0, 0, 0.0, 0, 100),
+}
+
+
+def monotone_coefficients() -> st.SearchStrategy[Coefficients]:
+    """Draw tables whose knots rise, with and without a cap."""
+    rises = st.lists(st.floats(0.0, 2.0), min_size=4, max_size=4)
+    return st.builds(
+        lambda rises_s, rises_j, per, cap_w, allowance_j, gamma: CAPPED._replace(
+            knots=np.array([1.0, 32.0, 512.0, 4096.0]),
+            linear_s=0.004 * np.cumsum([1.0, *rises_s[1:]]),
+            linear_j=2.0 * np.cumsum([1.0, *rises_j[1:]]),
+            per_chunk=per[0] * np.array([1e-4, 0.1]),
+            per_pair=per[1] * np.array([1e-9, 5e-7]),
+            per_seq=per[2] * np.array([1e-5, 1e-3]),
+            per_kv=per[3] * np.array([3e-8, 1e-5]),
+            cap_w=cap_w,
+            allowance_j=allowance_j,
+            gamma=gamma,
+        ),
+        rises,
+        rises,
+        st.lists(st.floats(0.0, 3.0), min_size=4, max_size=4),
+        st.sampled_from([np.inf, 900.0, 690.0, 500.0]),
+        st.sampled_from([0.0, 25.0]),
+        st.floats(1.0, 3.0),
+    )
+
+
+def loads() -> st.SearchStrategy[Load]:
+    """Draw what a step may hold, at least one token of it."""
+
+    def load(chunks: int, tokens: int, context: int, seqs: int, kv_tokens: int) -> Load:
+        tokens = max(tokens, chunks) if chunks else 0
+        return chunks, tokens, tokens * (context + (tokens + 1) / 2), seqs, kv_tokens if seqs else 0
+
+    drawn = st.builds(
+        load,
+        st.integers(0, 4),
+        st.integers(1, 9000),
+        st.integers(0, 16000),
+        st.integers(0, 600),
+        st.integers(1, 500_000),
+    )
+    return drawn.filter(lambda load: load[1] + load[3] > 0)
+
+
+def cost(c: Coefficients, load: Load, state: Floats | None = None) -> tuple[float, float]:
+    """Return seconds and joules of a step, on a GPU at rest unless a state is given."""
+    seconds, prefill_j, decode_j, _, _ = step_cost(c, new_state() if state is None else state, *load)
+    return seconds, prefill_j + decode_j
+
+
+def plus(one: Load, other: Load) -> Load:
+    return one[0] + other[0], one[1] + other[1], one[2] + other[2], one[3] + other[3], one[4] + other[4]
+
+
+def spent(c: Coefficients) -> Floats:
+    state = new_state()
+    state[SPENT_J] = c.allowance_j
+    return state
+
+
+@given(monotone_coefficients(), loads())
+def test_a_step_takes_time_and_energy_and_no_part_is_negative(c: Coefficients, load: Load) -> None:
+    seconds, prefill_j, decode_j, kv_j, _ = step_cost(c, new_state(), *load)
+    assert seconds > 0
+    assert prefill_j >= 0
+    assert 0 <= kv_j <= decode_j * (1 + 1e-12)
+    assert prefill_j + decode_j > 0
+
+
+@given(monotone_coefficients(), loads(), st.sampled_from(list(ONE_MORE)), st.booleans())
+def test_more_in_a_step_never_costs_less(c: Coefficients, load: Load, what: str, is_held: bool) -> None:
+    assume(what in ("prefill_tokens", "decode_seqs") or (load[1] if what in ("chunks", "pairs") else load[3]))
+    states = [spent(c) if is_held else new_state() for _ in range(2)]
+    seconds, joules = cost(c, load, states[0])
+    more_s, more_j = cost(c, plus(load, ONE_MORE[what]), states[1])
+    assert more_s >= seconds * (1 - 1e-8)
+    assert more_j >= joules * (1 - 1e-8)
+
+
+@given(loads())
+def test_prefill_and_decode_share_the_joules_of_the_step(load: Load) -> None:
+    free = CAPPED._replace(cap_w=np.inf)
+    seconds, prefill_j, decode_j, kv_j, _ = step_cost(free, new_state(), *load)
+    tokens = load[1] + load[3]
+    padded = float(free.padded[tokens]) if tokens < len(free.padded) else float(tokens)
+    linear_s, linear_j = line(padded, free.knots, free.linear_s), line(padded, free.knots, free.linear_j)
+    chunks, prefill_tokens, pairs, seqs, kv_tokens = load
+    parts_s, parts_j = (
+        linear
+        + free.per_chunk[i] * chunks
+        + free.per_prefill[i] * prefill_tokens
+        + free.per_pair[i] * pairs
+        + free.per_seq[i] * seqs
+        + free.per_kv[i] * kv_tokens
+        for i, linear in enumerate((linear_s, linear_j))
+    )
+    assert seconds == pytest.approx(parts_s, rel=1e-9)
+    assert prefill_j + decode_j == pytest.approx(parts_j + free.busy_w * parts_s, rel=1e-9)
+    if seqs == 0:
+        assert (decode_j, kv_j) == (0.0, 0.0)
+    if prefill_tokens == 0:
+        assert prefill_j == 0.0
+
+
+def line(x: float, knots: Floats, values: Floats) -> float:
+    """Interpolate, straight on beyond the last knot."""
+    if x <= knots[-1]:
+        return float(np.interp(x, knots, values))
+    slope = (values[-1] - values[-2]) / (knots[-1] - knots[-2])
+    return float(values[-1] + slope * (x - knots[-1]))
+
+
+def test_a_step_costs_what_the_size_it_is_padded_to_costs() -> None:
+    padding = TOY._replace(padded=CAPPED.padded, per_seq=np.zeros(2))
+    costs = {seqs: cost(padding, (0, 0, 0.0, seqs, 500)) for seqs in (65, 72, 73)}
+    assert costs[65] == costs[72] < costs[73]
+
+
+def test_sustained_work_above_the_cap_draws_the_cap() -> None:
+    state = spent(CAPPED)
+    for load in (GREEDY, (2, 2048, 3e6, 100, 50_000), (1, 8192, 3.4e7, 0, 0)):
+        free_s, free_j = cost(CAPPED._replace(cap_w=np.inf), load)
+        assert free_j / free_s > CAPPED.cap_w
+        seconds, joules = cost(CAPPED, load, state)
+        assert joules / seconds == pytest.approx(CAPPED.cap_w, rel=1e-6)
+        assert seconds > free_s
+        assert joules < free_j
+
+
+def test_the_allowance_is_spent_once_and_earned_back_below_the_cap() -> None:
+    state = new_state()
+
+    def excess_of_steps(steps: int) -> float:
+        total_s, total_j = np.sum([cost(CAPPED, GREEDY, state) for _ in range(steps)], axis=0)
+        return float(total_j - CAPPED.cap_w * total_s)
+
+    first = excess_of_steps(1)
+    assert 0 < first < CAPPED.allowance_j
+    assert first + excess_of_steps(30) == pytest.approx(CAPPED.allowance_j, rel=1e-6)
+    assert excess_of_steps(10) == pytest.approx(0.0, abs=1e-4)
+
+    below_s, below_j = cost(CAPPED, FRUGAL, state)
+    earned_j = CAPPED.cap_w * below_s - below_j
+    assert 0 < earned_j < CAPPED.allowance_j
+    assert excess_of_steps(10) == pytest.approx(earned_j, rel=1e-4)
+
+    assert gap_energy(CAPPED, state, 10.0) < CAPPED.cap_w * 10.0
+    assert excess_of_steps(30) == pytest.approx(CAPPED.allowance_j, rel=1e-6)
+
+
+def test_the_first_steps_of_a_burst_run_at_full_clock() -> None:
+    assert cost(CAPPED, GREEDY) == cost(CAPPED._replace(cap_w=np.inf), GREEDY)
+
+
+@given(st.integers(1, 40), st.integers(1, 200_000), st.booleans())
+def test_work_below_the_cap_is_not_touched_by_the_governor(seqs: int, kv_tokens: int, is_held: bool) -> None:
+    free = cost(CAPPED._replace(cap_w=np.inf), (0, 0, 0.0, seqs, kv_tokens))
+    assume(free[1] / free[0] <= CAPPED.cap_w)
+    state = spent(CAPPED) if is_held else new_state()
+    assert cost(CAPPED, (0, 0, 0.0, seqs, kv_tokens), state) == free
+
+
+def test_a_step_that_waits_for_its_launch_draws_busy_power() -> None:
+    seconds, joules = cost(CAPPED, FRUGAL)
+    longer_s, prefill_j, decode_j, _, _ = step_cost(CAPPED, new_state(), *FRUGAL, seconds + 0.004)
+    assert longer_s == pytest.approx(seconds + 0.004)
+    assert prefill_j + decode_j == pytest.approx(joules + 0.004 * CAPPED.busy_w)
+    assert step_cost(CAPPED, new_state(), *FRUGAL, 0.5 * seconds)[0] == seconds
+
+
+def test_power_after_a_step_falls_to_idle_by_its_closed_form() -> None:
+    state = new_state()
+    cost(CAPPED, FRUGAL, state)
+    assert state[WARMTH] == 1.0
+    gap_s = 0.03
+    tail_j = CAPPED.tail_w * CAPPED.tail_s * (1 - np.exp(-gap_s / CAPPED.tail_s))
+    assert gap_energy(CAPPED, state, gap_s) == pytest.approx(CAPPED.idle_w * gap_s + tail_j)
+    assert gap_energy(CAPPED, new_state(), gap_s) == pytest.approx(CAPPED.idle_w * gap_s)
+
+
+@given(st.floats(0.0, 1.0), st.floats(0.0, 1.0), st.floats(0.0, 25.0))
+def test_the_energy_of_two_gaps_is_that_of_one(first_s: float, second_s: float, spent_j: float) -> None:
+    in_two, in_one = np.array([spent_j, 1.0]), np.array([spent_j, 1.0])
+    twice_j = gap_energy(CAPPED, in_two, first_s) + gap_energy(CAPPED, in_two, second_s)
+    assert twice_j == pytest.approx(gap_energy(CAPPED, in_one, first_s + second_s))
+    assert in_two == pytest.approx(in_one, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    "above",
+    [
+        (1, 1001, 1e6, 100, 90_000),
+        (1, 1000, 1e6, 101, 90_000),
+        (1, 1000, 1e6, 100, 90_001),
+        (1, 1000, 1.1e6, 100, 90_000),
+    ],
+)
+def test_a_step_is_outside_the_table_just_above_each_limit(above: Load) -> None:
+    limited = TOY._replace(limits=np.array([1000.0, 100.0, 90_000.0, 1e6]))
+    assert not step_cost(limited, new_state(), 1, 1000, 1e6, 100, 90_000)[4]
+    assert step_cost(limited, new_state(), *above)[4]
