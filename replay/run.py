@@ -1,5 +1,6 @@
 """`replay TRACE`: the main job, a simulated replay."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,8 +104,17 @@ def _simulate(trace: "Trace", policy: Any, options: "EngineOptions", table: "Cos
     from replay.late_bar import LateBar
     from sim.simulate import simulate
 
+    _announce_compilation()
     with LateBar(len(trace), "replaying") as bar:
         return simulate(trace, policy, options, table, seed=seed, progress=bar.advance)
+
+
+def _announce_compilation() -> None:
+    """Tell somebody at a terminal why the first replay shows nothing for a while."""
+    from sim.compiled import cache_folder
+
+    if sys.stderr.isatty() and not any(Path(cache_folder()).iterdir()):
+        click.echo("Compiling the simulator, some 15 s; only the first replay does this.", err=True)
 
 
 def _ensure_writable(out: Path | None) -> None:

@@ -20,13 +20,14 @@ from toy_table import toy_table
 from toy_trace import toy_trace
 
 import replay.run
+import sim.compiled
 import sim.table_files
 from replay.late_bar import LateBar
 from replay.main import COMMANDS, main
 from replay.printing import quantity
 from sim.summary import Summary, summarize
 from sim.table import CostTable
-from sim.table_files import save_table
+from sim.table_files import DEFAULT, save_table
 from traces.parquet import write_trace
 from traces.record_files import read_run
 
@@ -304,6 +305,31 @@ def test_a_measured_table_is_not_called_assumed(trace_path: Path, tmp_path: Path
     assert "toy: a GPU" in result.stdout
 
 
+def test_the_default_table_is_a_measured_one_that_ships(
+    trace_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sim.table_files, "DEFAULT", DEFAULT)
+    summary = summary_of(trace_path)
+    assert (summary["table"], summary["energy_source"]) == (DEFAULT, "simulated")
+    assert summary["energy_valid"], summary["invalid_reasons"]
+
+
+@pytest.mark.parametrize("policy", ["immediate", "batch-window", "offline"])
+@pytest.mark.parametrize("name", ["AzureLLMInferenceTrace_conv.csv", "AzureLLMInferenceTrace_code.csv"])
+def test_a_real_hour_holds_every_guard(
+    name: str, policy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = ROOT.parent / "shared" / "traces" / name
+    if not source.is_file():
+        pytest.skip(f"needs ../shared/traces/{name}")
+    monkeypatch.chdir(tmp_path)
+    # The largest batch that the table measured is 512; `offline` would fill the engine's 1024.
+    summary = summary_of(source, "--policy", policy, "--engine", "max_num_seqs=512")
+    assert summary["energy_valid"], summary["invalid_reasons"]
+    assert summary["served"] == summary["requests"]
+    assert summary["out_of_range_fraction"] < 0.01
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [
@@ -338,6 +364,21 @@ def test_a_bar_shows_itself_to_a_terminal_once_its_patience_ends(monkeypatch: py
             bar.advance(6)
         assert ("replaying" in stream.getvalue()) == shown
         assert ("100%" in stream.getvalue()) == shown
+
+
+def test_a_terminal_is_told_of_the_compilation_that_only_the_first_replay_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sim.compiled, "cache_folder", lambda: str(tmp_path))
+    for stream, told in ((Terminal(), True), (io.StringIO(), False)):
+        monkeypatch.setattr(sys, "stderr", stream)
+        replay.run._announce_compilation()
+        assert ("Compiling the simulator" in stream.getvalue()) == told
+    (tmp_path / "compiled").mkdir()
+    again = Terminal()
+    monkeypatch.setattr(sys, "stderr", again)
+    replay.run._announce_compilation()
+    assert again.getvalue() == ""
 
 
 HEAVY = ("numpy", "pandas", "numba", "pyarrow", "simpy", "scipy", "matplotlib")
