@@ -8,6 +8,7 @@ seconds, scaled_j * r**gamma joules. Work below the cap earns the allowance back
 `idle_w` with the time constant `tail_s`.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -182,7 +183,7 @@ def capped_clock(c: Coefficients, work: Work) -> float:
 @compiled_entry
 def gap_energy(c: Coefficients, state: Floats, gap_s: float) -> float:
     """Return the joules of `gap_s` seconds without a step, and let the GPU's state relax."""
-    cooled = np.exp(-gap_s / c.tail_s)
+    cooled = math.exp(-gap_s / c.tail_s)
     joules = c.idle_w * gap_s + c.tail_w * c.tail_s * state[WARMTH] * (1.0 - cooled)
     state[WARMTH] *= cooled
     if c.cap_w < np.inf:
