@@ -27,7 +27,7 @@ from sim.engine_state import (
 from sim.gpu_step import rest_until
 from sim.options import EngineOptions
 from sim.power_samples import PowerSamples
-from sim.scheduler_state import ENERGY_J, FINISHED_S, FIRST_TOKEN_S, INPUT_S, PREEMPTIONS
+from sim.scheduler_state import ENERGY_J, FINISHED_S, FIRST_TOKEN_S, FREE_BLOCKS, INPUT_S, PREEMPTIONS
 from sim.table import CostTable
 from traces.record import EnergySplit, Power
 from traces.trace import Floats, Ints, Trace
@@ -128,6 +128,11 @@ class SimulatedEngine:
     def preemptions(self) -> int:
         """Times that a request was preempted."""
         return int(self._core.scheduler.number[PREEMPTIONS])
+
+    @property
+    def free_blocks(self) -> int:
+        """KV blocks that nobody uses."""
+        return int(self._core.scheduler.number[FREE_BLOCKS])
 
     @property
     def split(self) -> EnergySplit:

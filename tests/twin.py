@@ -1,0 +1,36 @@
+"""Serves a small workload under several options and prints every number exactly: run plain and compiled."""
+
+import os
+from typing import Any
+
+import numpy as np
+from serving import serve, small_options, trace_of
+from toy_table import toy_table
+
+KINDS: list[dict[str, Any]] = [
+    {"async_scheduling": True},
+    {"async_scheduling": False, "num_gpu_blocks": 20},
+    {"async_scheduling": True, "num_gpu_blocks": 20, "scheduling_policy": "priority"},
+    {"async_scheduling": True, "num_gpu_blocks": 20, "enable_prefix_caching": True},
+]
+
+
+def main() -> None:
+    draw = np.random.default_rng(7)
+    count = 40
+    trace = trace_of(
+        draw.integers(1, 50, count).tolist(),
+        draw.integers(1, 25, count).tolist(),
+        np.cumsum(draw.exponential(0.02, count)).tolist(),
+        (draw.random(count) < 0.5).tolist(),
+    )
+    table = toy_table(cap_w=500.0, allowance_j=5.0, tail_w=200.0, tail_s=0.05)
+    print("plain" if os.environ["NUMBA_DISABLE_JIT"] == "1" else "compiled")
+    for kind in KINDS:
+        engine = serve(trace, small_options(**kind), table)
+        for numbers in (engine.first_token_s, engine.finished_s, engine.energy_j, engine.power.energy_j):
+            print(*[float(number).hex() for number in numbers])
+        print(*engine.log.events.ravel().tolist())
+
+
+main()
