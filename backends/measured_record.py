@@ -81,7 +81,7 @@ class Seen:
         started_at: Wall clock at `idle_from_s`.
         idle_from_s: The known idle before time 0 began.
         end_s: The replay ended.
-        samples: The meter's samples since `idle_from_s`, None if it died.
+        samples: The meter's samples since `idle_from_s`, as far as it got.
         steps: The step log since time 0.
         gpus: The metered GPUs.
     """
@@ -92,7 +92,7 @@ class Seen:
     started_at: datetime
     idle_from_s: float
     end_s: float
-    samples: NDArray[np.void] | None
+    samples: NDArray[np.void]
     steps: NDArray[np.void]
     gpus: Watch
 
@@ -136,11 +136,10 @@ def make_record(what: Replay, seen: Seen) -> Measured:
     ends_s = outcomes.finished_s[np.isfinite(outcomes.finished_s)]
     makespan_s = float(ends_s.max()) if len(ends_s) else seen.end_s - seen.zero_s
     energy, reasons = Energy(), seen.ending.reasons
-    if seen.samples is not None:
-        try:
-            energy = _energy(what, seen, seen.samples, steps, makespan_s)
-        except ValueError as error:
-            reasons = (*reasons, str(error))
+    try:
+        energy = _energy(what, seen, steps, makespan_s)
+    except ValueError as error:
+        reasons = (*reasons, str(error))
     failures = seen.live.failures
     if failures:
         row = min(failures)
@@ -148,15 +147,16 @@ def make_record(what: Replay, seen: Seen) -> Measured:
     run = Run(_meta(what, seen, energy, makespan_s, outcomes), outcomes, energy.power)
     reasons = (*reasons, *check(run, energy.metering))
     run = replace(run, meta=replace(run.meta, energy_valid=not reasons, invalid_reasons=reasons))
-    attachments = {"steps": _columns(steps), "sends": _sends(outcomes, seen.live)}
-    if seen.samples is not None:
-        attachments["meter"] = _columns(_relative(seen.samples, ("time_s",), seen.zero_s))
+    attachments = {
+        "steps": _columns(steps),
+        "sends": _sends(outcomes, seen.live),
+        "meter": _columns(_relative(seen.samples, ("time_s",), seen.zero_s)),
+    }
     return Measured(run, attachments, seen.ending)
 
 
-def _energy(
-    what: Replay, seen: Seen, samples: NDArray[np.void], steps: NDArray[np.void], makespan_s: float
-) -> Energy:
+def _energy(what: Replay, seen: Seen, steps: NDArray[np.void], makespan_s: float) -> Energy:
+    samples = seen.samples
     counter = read_counter(samples, seen.zero_s)
     power = counter.power(makespan_s)
     idle_from_s = max(seen.idle_from_s - seen.zero_s, float(counter.time_s[0]))
@@ -222,7 +222,7 @@ def _notes(what: Replay, seen: Seen, energy: Energy, outcomes: Outcomes) -> list
         notes.append(f"The measured total is split into prefill, decode and idle by {by}.")
     if seen.facts.get("random_weights"):
         notes.append("The model's weights were random; power depends a little on them.")
-    if seen.samples is not None and len(seen.samples):
+    if len(seen.samples):
         celsius = seen.samples["temperature_c"]
         notes.append(f"The GPU was at {np.nanmin(celsius):.0f} to {np.nanmax(celsius):.0f} °C.")
     return notes

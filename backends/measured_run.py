@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -40,12 +39,15 @@ async def measure_replay(what: Replay, rig: Rig, progress: Callable[[int], None]
     prompts = make_prompts(what.trace, int(facts["vocabulary"]), what.seed, what.name)
     engine = PromptedEngine(rig.engine, prompts, what.name)
     live = LiveReplay(what.trace, what.policy, engine, progress)
+    clock = (
+        asyncio.get_running_loop()
+    )  # its time is the monotonic clock, as are the meter's and the step log's
     gc.collect()
     gc.freeze()  # a collection that walked millions of prompt tokens would stop the event loop
     try:
-        idle_from_s, started_at = time.monotonic(), datetime.now(UTC)
+        idle_from_s, started_at = clock.time(), datetime.now(UTC)
         ending = await _idle_and_replay(live, engine)
-        end_s = time.monotonic()
+        end_s = clock.time()
         await asyncio.sleep(WAIT_AFTER_S)
     finally:
         gc.unfreeze()
@@ -53,7 +55,7 @@ async def measure_replay(what: Replay, rig: Rig, progress: Callable[[int], None]
     try:
         samples = rig.meter.samples(idle_from_s)
     except MeterError as error:
-        samples, ending = None, ending.because(str(error))
+        samples, ending = rig.last_samples(idle_from_s), ending.because(str(error))
     seen = Seen(
         live=live,
         facts=facts,

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.gpu_watch import GpuWatch, engine_gpus
-from backends.meter import Meter
+from backends.meter import SAMPLE, Meter
 from backends.nvml import GpuFacts
 from backends.prompted_engine import TokenEngine
 from backends.prompts import TokenDrawer
@@ -56,12 +56,22 @@ class Rig:
         meter: Running.
         steps_since: Returns the step log from a monotonic time on, dtype `backends.step_log.STEP`.
         gpus: The metered GPUs.
+        meter_file: Where the meter's samples are, should it die.
     """
 
     engine: TokenEngine
     meter: Samples
     steps_since: Callable[[float], NDArray[np.void]]
     gpus: Watch
+    meter_file: Path
+
+    def last_samples(self, since_s: float) -> NDArray[np.void]:
+        """Return the samples from `since_s` on that a dead meter has left behind, perhaps none."""
+        if not self.meter_file.exists():
+            return np.zeros(0, dtype=SAMPLE)
+        whole = self.meter_file.stat().st_size // SAMPLE.itemsize
+        rows = np.fromfile(self.meter_file, dtype=SAMPLE, count=whole)
+        return rows[rows["time_s"] >= since_s]
 
 
 @asynccontextmanager
@@ -92,9 +102,10 @@ async def vllm_rig(
     try:
         await engine.start()
         watch.engine_is_up()
-        with Meter(folder / "meter.bin", gpus or used) as meter:
+        meter_file = folder / "meter.bin"
+        with Meter(meter_file, gpus or used) as meter:
             await warm_up(engine, seed)
-            yield Rig(engine, meter, lambda since_s: read_steps(step_log, since_s), watch)
+            yield Rig(engine, meter, lambda since_s: read_steps(step_log, since_s), watch, meter_file)
     finally:
         engine.stop()
 
