@@ -1,7 +1,7 @@
 """Cost tables on disk: `table.json` in a folder, beside the raw points that it was fitted to."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,14 @@ import numpy as np
 from sim.host_time import HostTime
 from sim.step_cost import Coefficients
 from sim.table import CostTable
+from traces.whole_files import whole_file
 
 DEFAULT = "h200-llama-3.1-8b-bf16"
 """The table used when none is named."""
 
 FORMAT = 1
 TABLE_FILE = "table.json"
+SCALARS = ("gpus", "power_limit_w", "bare_idle_w")
 
 
 def shipped() -> Iterator[str]:
@@ -43,49 +45,85 @@ def load_table(name_or_path: str) -> CostTable:
         )
     try:
         return table_from_json(json.loads(path.read_text()))
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: not a cost table ({error!r}); make one with `replay calibrate`") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: not a cost table: {error}; make one with `replay calibrate`") from error
 
 
 def save_table(table: CostTable, folder: Path) -> None:
-    """Write `table.json` into a folder."""
-    (folder / TABLE_FILE).write_text(json.dumps(table_to_json(table), indent=1) + "\n")
+    """Write `table.json` into a folder, over one that is there."""
+    with whole_file(folder / TABLE_FILE, overwrite=True) as part:
+        part.write_text(json.dumps(table_to_json(table), indent=1, allow_nan=False) + "\n")
 
 
 def table_to_json(table: CostTable) -> dict[str, Any]:
-    """Return the table as plain JSON values."""
+    """Return the table as plain JSON values; a cap that there is not is null."""
     values = {field.name: getattr(table, field.name) for field in fields(table)}
     values["coefficients"] = {name: _plain(value) for name, value in table.coefficients._asdict().items()}
     values["host"] = table.host._asdict()
     return {"format": FORMAT, **values}
 
 
-def table_from_json(values: dict[str, Any]) -> CostTable:
+def table_from_json(values: Any) -> CostTable:
     """Return the table that `table_to_json` wrote.
 
     Raises:
-        ValueError: It is of another format.
-        KeyError, TypeError: Something is missing or too much.
+        ValueError: It is of another format, or something is missing, too much or no number.
     """
+    if not isinstance(values, dict):
+        raise ValueError(f"it holds {type(values).__name__}, not an object")
     if values.get("format") != FORMAT:
-        raise ValueError(
-            f"a cost table of format {values.get('format')!r}; this version reads format {FORMAT}"
-        )
-    columns = {field.name: values[field.name] for field in fields(CostTable)}
-    numbers = {name: _number(name, value) for name, value in values["coefficients"].items()}
-    columns["coefficients"] = Coefficients(**numbers)
-    columns["host"] = HostTime(**values["host"])
+        raise ValueError(f"its format is {values.get('format')!r}, this version reads {FORMAT}")
+    columns = _named(values, "the table", ["format", *(field.name for field in fields(CostTable))])
+    del columns["format"]
+    numbers = _named(columns["coefficients"], "coefficients", Coefficients._fields)
+    host = _named(columns["host"], "host", HostTime._fields)
+    for name, value in [*host.items(), *((name, columns[name]) for name in SCALARS)]:
+        if not isinstance(value, int | float) or not np.isfinite(value):
+            raise ValueError(f"{name} must be a finite number, got {value!r}")
+    columns["coefficients"] = Coefficients(**{name: _number(name, value) for name, value in numbers.items()})
+    columns["host"] = HostTime(**host)
+    _check_shapes(columns["coefficients"])
     return CostTable(**columns)
 
 
+def _named(values: Any, what: str, names: Sequence[str]) -> dict[str, Any]:
+    """Return `values` if it has these names and no others."""
+    there = set(values) if isinstance(values, dict) else set()
+    missing, unknown = sorted(set(names) - there), sorted(there - set(names))
+    if missing or unknown:
+        raise ValueError(f"{what} has " + (f"no {missing[0]}" if missing else f"an unknown {unknown[0]}"))
+    return dict(values)
+
+
 def _number(name: str, value: Any) -> Any:
-    if isinstance(value, list):
-        return np.array(value, dtype=np.int64 if name == "padded" else np.float64)
-    return float(value)
+    """Return a coefficient: a number, or an array where it is one."""
+    if name == "cap_w" and value is None:
+        return np.inf
+    is_scalar = Coefficients.__annotations__[name] is float
+    try:
+        number = np.array(value, dtype=np.int64 if name == "padded" else np.float64)
+    except (TypeError, ValueError):
+        number = np.array(np.nan)
+    if number.ndim != (0 if is_scalar else 1) or not np.isfinite(number).all():
+        kind = "a finite number" if is_scalar else "a list of finite numbers"
+        raise ValueError(f"{name} must be {kind}, got {value!r}")
+    return float(number) if is_scalar else number
+
+
+def _check_shapes(c: Coefficients) -> None:
+    lengths = {"linear_s": len(c.knots), "linear_j": len(c.knots), "limits": 4}
+    lengths |= dict.fromkeys(("per_chunk", "per_pair", "per_seq", "per_kv", "per_prefill"), 2)
+    for name, length in lengths.items():
+        if len(getattr(c, name)) != length:
+            raise ValueError(f"{name} must hold {length} numbers, got {len(getattr(c, name))}")
+    if len(c.knots) < 2 or (np.diff(c.knots) <= 0).any():
+        raise ValueError(f"knots must be at least 2 and ascend, got {c.knots.tolist()}")
 
 
 def _plain(value: Any) -> Any:
-    return value.tolist() if isinstance(value, np.ndarray) else value
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return None if value == np.inf else value
 
 
 def _shipped_folder() -> Path:
