@@ -1,10 +1,11 @@
 """The command `replay`: a trace is replayed, anything else is a subcommand, loaded when called."""
 
 from importlib import import_module
+from typing import Any
 
 import click
 
-from replay.errors import ReplayGroup
+from replay.errors import BadInput, ReplayGroup
 
 COMMANDS = {
     "run": "replay.run:cli",
@@ -36,6 +37,16 @@ class MainGroup(ReplayGroup):
         if args and args[0] not in COMMANDS and args[0] not in own_options:
             args = ["run", *args]
         return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Invoke the command; wrong usage is one line too."""
+        try:
+            return super().invoke(ctx)
+        except click.exceptions.NoArgsIsHelpError:
+            raise
+        except click.UsageError as error:
+            path = error.ctx.command_path if error.ctx else ctx.command_path
+            raise BadInput(f"{error.format_message()} `{path} --help` tells more.") from error
 
 
 @click.group(cls=MainGroup, subcommand_metavar="TRACE | COMMAND ...")

@@ -197,6 +197,9 @@ BAD_TRACES: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 BAD_ARGUMENTS: dict[str, tuple[tuple[object, ...], str]] = {
+    "no trace": (("run",), "Missing argument 'TRACE'. `replay run --help` tells more."),
+    "unknown option": (("toy.parquet", "--speed", 11), "No such option"),
+    "text for a number": (("toy.parquet", "--limit", "few"), "'few' is not a valid int"),
     "missing file": (("none.csv",), "none.csv: no such file"),
     "unknown policy": (("toy.parquet", "--policy", "fifo"), "no policy 'fifo'; there are batch-window, imm"),
     "unknown policy option": (
