@@ -59,9 +59,28 @@ class RawPoint:
     throttle_reasons: int
 
     def energy_j(self, begin_s: float, end_s: float) -> float:
-        """Return the joules between two times by interpolating between counter ticks."""
-        at_begin, at_end = np.interp([begin_s, end_s], self.counter[:, 0], self.counter[:, 1])
+        """Return the joules between two times by interpolating between counter ticks.
+
+        Raises:
+            ValueError: The ticks do not reach that far.
+        """
+        ticks_s = self.counter[:, 0]
+        if not len(ticks_s) or begin_s < ticks_s[0] or end_s > ticks_s[-1]:
+            ticked = f"from {ticks_s[0]:.3f} to {ticks_s[-1]:.3f} s" if len(ticks_s) else "never"
+            raise ValueError(
+                f"{self.point.key}: the energy counter ticked {ticked}, "
+                f"not throughout {begin_s:.3f} to {end_s:.3f} s"
+            )
+        at_begin, at_end = np.interp([begin_s, end_s], ticks_s, self.counter[:, 1])
         return float(at_end - at_begin)
+
+    def integrated_j(self, begin_s: float, end_s: float) -> float:
+        """Return the joules between two times by integrating the power, to check the counter."""
+        changes_s, watts = self.power[:, 0], self.power[:, 1]
+        inside = (changes_s > begin_s) & (changes_s < end_s)
+        edges_s = np.concatenate([[begin_s], changes_s[inside], [end_s]])
+        held = np.searchsorted(changes_s, edges_s[:-1], side="right") - 1
+        return float(np.sum(watts[np.maximum(held, 0)] * np.diff(edges_s)))
 
 
 def to_json(raw: RawPoint) -> dict[str, Any]:
@@ -115,22 +134,26 @@ def append(path: Path, raw: RawPoint) -> None:
 
 
 def read_lines(path: Path) -> list[RawPoint]:
-    """Return the points of a JSON-lines file; a last line that was cut off is dropped from the file too."""
+    """Return the points of a JSON-lines file; a last line that was cut off is dropped from the file too.
+
+    Raises:
+        ValueError: A whole line is no point; the file is left as it is.
+    """
     if not path.exists():
         return []
-    whole: list[RawPoint] = []
-    good_bytes = 0
-    with open(path, "rb") as lines:
-        for line in lines:
-            try:
-                whole.append(from_json(json.loads(line)))
-            except (json.JSONDecodeError, KeyError):
-                break
-            good_bytes += len(line)
-    if good_bytes < path.stat().st_size:
+    *whole, cut_off = path.read_bytes().split(b"\n")
+    points = []
+    for number, line in enumerate(whole, start=1):
+        try:
+            points.append(from_json(json.loads(line)))
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path}: line {number} is no point ({error!r}); remove the line or use another --out"
+            ) from error
+    if cut_off:
         with open(path, "r+b") as damaged:
-            damaged.truncate(good_bytes)
-    return whole
+            damaged.truncate(path.stat().st_size - len(cut_off))
+    return points
 
 
 def write_parquet(path: Path, points: Iterable[RawPoint], facts: dict[str, Any]) -> None:
