@@ -41,6 +41,7 @@ class Replay:
         trace_options: How the trace was selected, for the record.
         seed: Seed of the prompts.
         costs: Shares steps' energy by this cost table; None shares by time and tokens.
+        policy_name: What the record calls the policy, None for its own name.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Replay:
     trace_options: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     costs: Coefficients | None = None
+    policy_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +192,7 @@ def _meta(what: Replay, seen: Seen, energy: Energy, makespan_s: float, outcomes:
         trace_source=trace.source,
         trace_options=dict(what.trace_options),
         requests=len(trace),
-        policy=name_of(policy),
+        policy=what.policy_name or name_of(policy),
         policy_options=options_of(policy),
         engine_options={name: value for name, value in seen.facts.items() if name not in VERSIONS},
         table=None,

@@ -6,13 +6,16 @@ step ran; the rest goes to the steps, by their time and weight. A step's energy 
 fraction.
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from backends.step_log import STEP
 from sim.step_cost import Coefficients, new_state, step_cost
-from traces.record import EnergySplit, Power
+from traces.record import EnergySplit, Power, Run
 from traces.trace import Floats
 
 
@@ -51,6 +54,23 @@ def shares_by_table(steps: NDArray[np.void], costs: Coefficients) -> StepShares:
         weight[row] = (prefill_j + decode_j) / seconds
         prefill_fraction[row] = prefill_j / (prefill_j + decode_j)
     return StepShares(weight, prefill_fraction)
+
+
+def split_by_table(run: Run, steps: Mapping[str, Any], costs: Coefficients) -> Run:
+    """Return a measured run whose energy is split by what a cost table says of its steps; the total stays.
+
+    Args:
+        run: A measured run; one that was not metered is returned as it is.
+        steps: The columns of its `steps` table.
+        costs: The cost table's numbers.
+    """
+    if run.meta.energy is None or run.meta.idle_w is None:
+        return run
+    rows = np.zeros(len(steps["done_s"]), dtype=STEP)
+    for name in STEP.names or ():
+        rows[name] = steps[name]
+    split = split_energy(run.power, rows, run.meta.idle_w, shares_by_table(rows, costs))
+    return replace(run, meta=replace(run.meta, energy=split))
 
 
 def split_energy(power: Power, steps: NDArray[np.void], idle_w: float, shares: StepShares) -> EnergySplit:

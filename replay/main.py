@@ -10,6 +10,7 @@ from replay.errors import BadInput, ReplayGroup
 COMMANDS = {
     "run": "replay.run:cli",
     "trace": "replay.trace:cli",
+    "compare": "replay.compare:cli",
     "validate": "replay.validate:cli",
     "calibrate": "replay.calibrate:cli",
     "tables": "replay.tables:cli",

@@ -72,10 +72,11 @@ def cli(
         if left:
             click.echo(f"{left} replays are left; give the same command again to go on", err=True)
     if not measure_only:
-        from replay.validate_compare import measured_cases, simulate_case
+        from replay.comparison_text import comparison_text
+        from replay.validate_compare import compare_cases
 
-        for measured in measured_cases(out):
-            simulate_case(measured, _load(table))
+        for name, comparison in compare_cases(out, _load(table)):
+            click.echo(f"{name}\n{comparison_text(comparison)}\n")
 
 
 @dataclass(frozen=True, slots=True)

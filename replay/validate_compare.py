@@ -2,13 +2,19 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
 from replay.cases import Case, read_case
+from replay.compare import read_measured
 
 if TYPE_CHECKING:
+    from sim.compare import Comparison
     from sim.options import EngineOptions
+    from sim.step_cost import Coefficients
     from sim.table import CostTable
     from traces.record import Run
 
@@ -30,19 +36,65 @@ class MeasuredCase:
     runs: "tuple[Run, ...]"
 
 
-def measured_cases(out: Path) -> Iterator[MeasuredCase]:
+def compare_cases(out: Path, table: "CostTable") -> "list[tuple[str, Comparison]]":
+    """Simulate the measured cases in `out` with `table`, compare, write what comes of it and return it.
+
+    Each case's folder gets `simulated`, `comparison.json`, `comparison.md` and, where there is matplotlib,
+    `comparison.png`; `out` gets `overview.md`. A case without a valid measured run is said and left out.
+
+    Raises:
+        OSError: A file cannot be read or written.
+        ValueError: There is nothing to compare, or a case cannot be simulated.
+    """
+    from replay.comparison_text import overview_markdown
+
+    compared = []
+    for measured in measured_cases(out, table.coefficients):
+        valid = tuple(run for run in measured.runs if run.meta.energy_valid)
+        for run in measured.runs:
+            if not run.meta.energy_valid:
+                click.echo(f"{measured.case.name}: left out: {'; '.join(run.meta.invalid_reasons)}", err=True)
+        if valid:
+            compared.append((measured.case.name, _compare_case(replace(measured, runs=valid), table)))
+    if not compared:
+        raise ValueError(
+            f"{out}: no case in it has a valid measured run; measure first, without --compare-only"
+        )
+    (out / "overview.md").write_text(overview_markdown(compared))
+    return compared
+
+
+def _compare_case(measured: MeasuredCase, table: "CostTable") -> "Comparison":
+    from replay.comparison_text import comparison_json, comparison_markdown
+    from sim.compare import compare
+    from sim.compare_plot import plot_comparison
+
+    simulated = simulate_case(measured, table)
+    comparison = compare(simulated, measured.runs, force=True)
+    (measured.folder / "comparison.json").write_text(comparison_json(comparison) + "\n")
+    (measured.folder / "comparison.md").write_text(comparison_markdown(comparison))
+    if find_spec("matplotlib") is not None:
+        plot_comparison(simulated, measured.runs, measured.folder / "comparison.png", overwrite=True)
+    return comparison
+
+
+def measured_cases(out: Path, costs: "Coefficients") -> Iterator[MeasuredCase]:
     """Yield the cases in `out` that have a measured run, by name; a run under way is not there yet.
+
+    Args:
+        out: Folder of `replay validate`.
+        costs: Splits the measured energy.
 
     Raises:
         OSError: A record cannot be read.
         ValueError: A record is damaged.
     """
-    from traces.record_files import read_run
-
     for path in sorted(out.glob("*/case.json")):
         records = sorted(path.parent.glob("measured-*"), key=lambda record: int(record.name.split("-")[1]))
         if records:
-            yield MeasuredCase(read_case(path), path.parent, tuple(map(read_run, records)))
+            yield MeasuredCase(
+                read_case(path), path.parent, tuple(read_measured(record, costs) for record in records)
+            )
 
 
 def simulate_case(measured: MeasuredCase, table: "CostTable") -> "Run":

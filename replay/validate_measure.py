@@ -110,6 +110,7 @@ async def _measure_turns(
                 trace_options=turn.case.selection,
                 seed=terms.seed,
                 costs=terms.costs,
+                policy_name=turn.case.policy,
             )
             measured = await measure_replay(what, running)
             write_run(measured.run, turn.folder, overwrite=True, attachments=measured.attachments)

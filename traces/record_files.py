@@ -92,6 +92,20 @@ def read_run(directory: Path) -> Run:
     return Run(meta, outcomes, Power(_floats(power, "time_s"), _floats(power, "energy_j")))
 
 
+def read_attachment(directory: Path, name: str) -> dict[str, Any] | None:
+    """Return the columns of a further table of the run in `directory`, None if it has no such table.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It is damaged.
+    """
+    path = directory / f"{name}.parquet"
+    if not path.exists():
+        return None
+    table = _read(path)
+    return {column: table.column(column).to_numpy() for column in table.column_names}
+
+
 def _outcomes_table(outcomes: Outcomes) -> Any:
     names = np.array(STATUS_NAMES, dtype=object)
     columns = {field.name: getattr(outcomes, field.name) for field in fields(outcomes)}

@@ -1,0 +1,78 @@
+"""`replay compare`: a simulated run against measured ones."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from sim.step_cost import Coefficients
+    from traces.record import Run
+
+TABLE_HELP = "Split the measured energy by what this cost table says of the steps.  [default: as recorded]"
+
+
+@click.command(short_help="How far a simulated run is from measured ones.")
+@click.argument("simulated", metavar="RUN_SIM", type=click.Path(path_type=Path))
+@click.argument(
+    "measured", metavar="RUN_MEASURED...", nargs=-1, required=True, type=click.Path(path_type=Path)
+)
+@click.option("--table", metavar="NAME|FILE", help=TABLE_HELP)
+@click.option("--json", "as_json", is_flag=True, help="Print the comparison as one JSON object.")
+@click.option(
+    "--markdown", type=click.Path(path_type=Path), metavar="FILE", help="Write it as Markdown, too."
+)
+@click.option("--plot", type=click.Path(path_type=Path), metavar="FILE", help="Draw it (.png, .svg, .pdf).")
+@click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
+@click.option("--force", is_flag=True, help="Compare runs that broke a guard, too.")
+def cli(
+    simulated: Path,
+    measured: tuple[Path, ...],
+    table: str | None,
+    as_json: bool,
+    markdown: Path | None,
+    plot: Path | None,
+    overwrite: bool,
+    force: bool,
+) -> None:
+    """Compare the simulated run in the folder RUN_SIM with measured runs of the same requests and policy.
+
+    Several measured runs give the noise floor: what two measurements of the same differ by. docs/compare.md
+    defines every number.
+    """
+    from replay.comparison_text import comparison_json, comparison_markdown, comparison_text
+    from sim.compare import compare
+    from sim.compare_plot import plot_comparison
+    from sim.table_files import load_table
+    from traces.record_files import read_run
+    from traces.whole_files import whole_file
+
+    costs = None if table is None else load_table(table).coefficients
+    run = read_run(simulated)
+    runs = tuple(read_measured(folder, costs) for folder in measured)
+    comparison = compare(run, runs, force=force)
+    if markdown is not None:
+        with whole_file(markdown, overwrite=overwrite) as part:
+            part.write_text(comparison_markdown(comparison))
+    if plot is not None:
+        plot_comparison(run, runs, plot, overwrite=overwrite)
+    click.echo(comparison_json(comparison) if as_json else comparison_text(comparison))
+
+
+def read_measured(folder: Path, costs: "Coefficients | None") -> "Run":
+    """Return the measured run in `folder`, its energy split by a cost table if one is given.
+
+    Raises:
+        OSError: The record cannot be read.
+        ValueError: It is damaged, or has no steps to split by.
+    """
+    from backends.measured_split import split_by_table
+    from traces.record_files import read_attachment, read_run
+
+    run = read_run(folder)
+    if costs is None:
+        return run
+    steps = read_attachment(folder, "steps")
+    if steps is None:
+        raise ValueError(f"{folder}: has no steps.parquet to split the energy by; leave --table out")
+    return split_by_table(run, steps, costs)

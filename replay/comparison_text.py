@@ -1,0 +1,145 @@
+"""A comparison as a person reads it: text, Markdown, and one line a case."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from replay.printing import MISSING, quantity
+from sim.compare import Comparison, Row
+
+LABELS = {
+    "total_energy_j": "energy",
+    "prefill_energy_j": "  prefill",
+    "decode_energy_j": "  decode",
+    "idle_energy_j": "  idle",
+    "mean_power_w": "mean power",
+    "makespan_s": "makespan",
+}
+HEADINGS = ("", "simulated", "measured", "error", "noise")
+IN_SHORT = (
+    "total_energy_j",
+    "ttft_p50_s",
+    "ttft_p99_s",
+    "tpot_p50_s",
+    "tpot_p99_s",
+    "e2e_p50_s",
+    "e2e_p99_s",
+)
+BEYOND = "beyond the target"
+
+
+def comparison_json(comparison: Comparison) -> str:
+    """Return the comparison as one JSON object, its keys those of `Comparison`, missing as null."""
+    return json.dumps(asdict(comparison), allow_nan=False)
+
+
+def comparison_text(comparison: Comparison) -> str:
+    """Return the comparison as aligned tables."""
+    lines = [_title(comparison), ""]
+    lines += [_aligned(HEADINGS)]
+    for row in comparison.rows:
+        mark = f"  {BEYOND}" if row.is_within_target is False else ""
+        lines.append(_aligned((_label(row.metric), *_cells(row))) + mark)
+    lines += ["", *_remarks(comparison)]
+    return "\n".join(lines)
+
+
+def comparison_markdown(comparison: Comparison) -> str:
+    """Return the comparison as a Markdown table; errors beyond their target are bold."""
+    lines = [f"### {_title(comparison)}", "", *_head(HEADINGS)]
+    for row in comparison.rows:
+        simulated, measured, error, noise = _cells(row)
+        error = f"**{error}**" if row.is_within_target is False else error
+        lines.append(_line((_label(row.metric).strip(), simulated, measured, error, noise)))
+    lines += ["", *(f"- {remark}" for remark in _remarks(comparison))]
+    return "\n".join(lines) + "\n"
+
+
+def overview_markdown(cases: Sequence[tuple[str, Comparison]]) -> str:
+    """Return a Markdown table with a line for each named comparison: the errors that have a target."""
+    headings = (
+        "case",
+        "requests",
+        "measured energy",
+        "noise",
+        "energy",
+        "TTFT p50",
+        "p99",
+        "TPOT p50",
+        "p99",
+    )
+    lines = _head((*headings, "E2E p50", "p99"))
+    for name, comparison in cases:
+        total = comparison.row("total_energy_j")
+        facts = (
+            name,
+            f"{comparison.requests:,}",
+            quantity(total.measured, "J"),
+            _percent(total.noise_fraction),
+        )
+        errors = (_marked(comparison.row(metric)) for metric in IN_SHORT)
+        lines.append(_line((*facts, *errors)))
+    return "\n".join(lines) + "\n"
+
+
+def _title(comparison: Comparison) -> str:
+    times = "once" if comparison.measured_runs == 1 else f"{comparison.measured_runs} times"
+    return (
+        f"{comparison.trace_name}, policy {comparison.policy}: {comparison.requests:,} requests, "
+        f"simulated by {comparison.table}, measured {times} on {comparison.gpu or 'an unknown GPU'}"
+    )
+
+
+def _label(metric: str) -> str:
+    if metric in LABELS:
+        return LABELS[metric]
+    latency, level, _ = metric.split("_")
+    return f"{latency.upper()} {level}"
+
+
+def _cells(row: Row) -> tuple[str, str, str, str]:
+    unit = row.metric.rsplit("_", 1)[1].upper().replace("S", "s")
+    values = quantity(row.simulated, unit), quantity(row.measured, unit)
+    return (*values, _percent(row.error_fraction, sign=True), _percent(row.noise_fraction))
+
+
+def _percent(fraction: float | None, *, sign: bool = False) -> str:
+    if fraction is None:
+        return MISSING
+    return f"{100 * fraction:+.2f} %" if sign else f"{100 * fraction:.2f} %"
+
+
+def _marked(row: Row) -> str:
+    error = _percent(row.error_fraction, sign=True)
+    return f"**{error}**" if row.is_within_target is False else error
+
+
+def _remarks(comparison: Comparison) -> list[str]:
+    remarks = []
+    if comparison.curve is not None:
+        curve = comparison.curve
+        size = f"{quantity(curve.deviation_j, 'J')} ({100 * curve.deviation_fraction:+.2f} % of the total)"
+        remarks.append(f"energy over time: at most {size} off, at {curve.at_s:.1f} s")
+    for errors in comparison.latencies:
+        signed = (errors.p5_fraction, errors.p50_fraction, errors.p95_fraction)
+        p5, p50, p95 = (_percent(value, sign=True) for value in signed)
+        half, most = _percent(errors.absolute_p50_fraction), _percent(errors.absolute_p99_fraction)
+        remarks.append(
+            f"{errors.latency.upper()} request by request: {p50} at the median, {p5} to {p95} from p5 to "
+            f"p95; in size {half} at p50, {most} at p99"
+        )
+    remarks += [f"engine option {difference}" for difference in comparison.differences]
+    remarks += [f"NOT VALID: {reason}" for reason in comparison.invalid]
+    return remarks
+
+
+def _aligned(cells: Sequence[str]) -> str:
+    return (f"{cells[0]:<12}" + "".join(f" {cell:>12}" for cell in cells[1:])).rstrip()
+
+
+def _head(headings: Sequence[str]) -> list[str]:
+    return [_line(headings), _line(["---"] + ["---:"] * (len(headings) - 1))]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"

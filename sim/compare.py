@@ -1,0 +1,246 @@
+"""How far a simulated replay is from the measured one: numbers side by side, energy over time, requests."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.metrics import quantile
+from sim.summary import Summary, summarize
+from traces.record import SERVED, Outcomes, Run
+from traces.trace import Floats
+
+METRICS = (
+    "total_energy_j",
+    "prefill_energy_j",
+    "decode_energy_j",
+    "idle_energy_j",
+    "mean_power_w",
+    "makespan_s",
+    *(f"{latency}_{level}_s" for latency in ("ttft", "tpot", "e2e") for level in ("p50", "p90", "p99")),
+)
+"""Fields of `Summary` that are compared."""
+
+TARGETS = {"total_energy": 0.02, "mean_power": 0.02, "ttft": 0.10, "tpot": 0.05, "e2e": 0.05}
+"""Largest error that the project allows itself, by the beginning of the metric's name."""
+
+SAME_ARRIVAL_S = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One number of a replay; None where there is no such number.
+
+    Attributes:
+        metric: Its field of `Summary`.
+        simulated: By simulation.
+        measured: Mean of the measured runs.
+        error_fraction: (simulated - measured) / measured.
+        noise_fraction: (largest - smallest measured) / measured; None for a single measured run.
+    """
+
+    metric: str
+    simulated: float | None
+    measured: float | None
+    error_fraction: float | None
+    noise_fraction: float | None
+
+    @property
+    def is_within_target(self) -> bool | None:
+        """Whether the error is at most that of TARGETS, None where there is no target or no error."""
+        target = next((limit for name, limit in TARGETS.items() if self.metric.startswith(name)), None)
+        return None if target is None or self.error_fraction is None else abs(self.error_fraction) <= target
+
+
+@dataclass(frozen=True, slots=True)
+class CurveDeviation:
+    """Where the simulated energy since time 0 is farthest from the first measured run's, while both run.
+
+    Attributes:
+        at_s: When.
+        deviation_j: Simulated minus measured energy there.
+        deviation_fraction: That, of the measured total.
+    """
+
+    at_s: float
+    deviation_j: float
+    deviation_fraction: float
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyErrors:
+    """Errors of one latency, request by request: (simulated - measured) / measured, the mean of the runs.
+
+    Attributes:
+        latency: `ttft`, `tpot` or `e2e`.
+        requests: Requests that have it in every run.
+        p5_fraction, p50_fraction, p95_fraction: Quantiles of the error with its sign, None without requests.
+        absolute_p50_fraction, absolute_p99_fraction: Quantiles of its size.
+    """
+
+    latency: str
+    requests: int
+    p5_fraction: float | None
+    p50_fraction: float | None
+    p95_fraction: float | None
+    absolute_p50_fraction: float | None
+    absolute_p99_fraction: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A simulated run against measured ones.
+
+    Attributes:
+        trace_name, policy, table, gpu: What was replayed, by which table and on which GPU.
+        requests: Requests offered.
+        measured_runs: Measured runs.
+        rows: The numbers side by side, in the order of METRICS.
+        curve: The energy over time, None where it is not known.
+        latencies: The requests' latencies.
+        differences: Engine options that were not the same, as sentences.
+        invalid: Why runs are not to be believed; only where they were compared all the same.
+    """
+
+    trace_name: str
+    policy: str
+    table: str | None
+    gpu: str | None
+    requests: int
+    measured_runs: int
+    rows: tuple[Row, ...]
+    curve: CurveDeviation | None
+    latencies: tuple[LatencyErrors, ...]
+    differences: tuple[str, ...]
+    invalid: tuple[str, ...]
+
+    def row(self, metric: str) -> Row:
+        """Return the row of one metric."""
+        return next(row for row in self.rows if row.metric == metric)
+
+
+def compare(simulated: Run, measured: tuple[Run, ...], *, force: bool = False) -> Comparison:
+    """Return how far `simulated` is from `measured`, replays of the same requests by the same policy.
+
+    Args:
+        simulated: A simulated run.
+        measured: At least one measured run.
+        force: Compare runs that broke a guard, too.
+
+    Raises:
+        ValueError: The runs do not fit together, or one broke a guard.
+    """
+    if not measured:
+        raise ValueError("a comparison needs a measured run beside the simulated one, got none")
+    _ensure_kind(simulated, "simulated")
+    for run in measured:
+        _ensure_kind(run, "measured")
+        _ensure_same_replay(simulated, run)
+    runs = (simulated, *measured)
+    invalid = tuple(f"{run.meta.run_id}: {why}" for run in runs for why in _faults(run))
+    if invalid and not force:
+        raise ValueError(f"a run is not valid: {invalid[0]}; measure again, or compare it with --force")
+    summaries = [summarize(run) for run in measured]
+    return Comparison(
+        trace_name=simulated.meta.trace_name,
+        policy=simulated.meta.policy,
+        table=simulated.meta.table,
+        gpu=measured[0].meta.gpu,
+        requests=simulated.meta.requests,
+        measured_runs=len(measured),
+        rows=tuple(_row(metric, summarize(simulated), summaries) for metric in METRICS),
+        curve=_curve(simulated, measured[0]),
+        latencies=tuple(_latency_errors(name, simulated, measured) for name in ("ttft", "tpot", "e2e")),
+        differences=_differences(simulated, measured[0]),
+        invalid=invalid,
+    )
+
+
+def latency_s(outcomes: Outcomes, latency: str) -> Floats:
+    """Return `ttft`, `tpot` or `e2e` of every request, as in `sim.metrics`, NaN where it has none."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        values = {
+            "ttft": outcomes.first_token_s - outcomes.arrival_s,
+            "tpot": (outcomes.finished_s - outcomes.first_token_s) / (outcomes.output_tokens - 1),
+            "e2e": outcomes.finished_s - outcomes.arrival_s,
+        }[latency]
+    has_it: NDArray[np.bool_] = outcomes.status == SERVED
+    if latency == "tpot":
+        has_it = has_it & (outcomes.output_tokens >= 2)
+    return np.where(has_it, values, np.nan)
+
+
+def _row(metric: str, simulated: Summary, measured: list[Summary]) -> Row:
+    value: float | None = getattr(simulated, metric)
+    each = [number for summary in measured if (number := getattr(summary, metric)) is not None]
+    mean = float(np.mean(each)) if each else None
+    error = None if value is None or not mean else (value - mean) / mean
+    noise = (max(each) - min(each)) / mean if mean and len(each) > 1 else None
+    return Row(metric, value, mean, error, noise)
+
+
+def _curve(simulated: Run, measured: Run) -> CurveDeviation | None:
+    one, other = simulated.power, measured.power
+    if not len(one.time_s) or not len(other.time_s):
+        return None
+    end_s = min(one.time_s[-1], other.time_s[-1])
+    at_s = np.union1d(one.time_s, other.time_s)
+    at_s = at_s[at_s <= end_s]
+    deviation_j = np.interp(at_s, one.time_s, one.energy_j) - np.interp(at_s, other.time_s, other.energy_j)
+    place = int(np.argmax(np.abs(deviation_j)))
+    total_j = float(other.energy_j[-1])
+    if total_j <= 0:
+        return None
+    return CurveDeviation(float(at_s[place]), float(deviation_j[place]), float(deviation_j[place]) / total_j)
+
+
+def _latency_errors(latency: str, simulated: Run, measured: tuple[Run, ...]) -> LatencyErrors:
+    value_s = latency_s(simulated.outcomes, latency)
+    mean_s = np.mean([latency_s(run.outcomes, latency) for run in measured], axis=0)
+    known = np.isfinite(value_s) & (mean_s > 0)
+    errors = (value_s[known] - mean_s[known]) / mean_s[known]
+    signed = (quantile(errors, q) for q in (0.05, 0.5, 0.95))
+    return LatencyErrors(
+        latency,
+        int(np.count_nonzero(known)),
+        *signed,
+        *(quantile(np.abs(errors), q) for q in (0.5, 0.99)),
+    )
+
+
+def _faults(run: Run) -> tuple[str, ...]:
+    if run.meta.energy_valid:
+        return ()
+    return run.meta.invalid_reasons or ("its guards were not checked",)
+
+
+def _ensure_kind(run: Run, kind: str) -> None:
+    if run.meta.kind != kind:
+        raise ValueError(
+            f"{run.meta.run_id}: is {run.meta.kind}; the first run must be simulated, the others measured"
+        )
+
+
+def _ensure_same_replay(one: Run, other: Run) -> None:
+    names = f"{one.meta.run_id} and {other.meta.run_id}"
+    same = (
+        len(one.outcomes) == len(other.outcomes)
+        and np.allclose(one.outcomes.arrival_s, other.outcomes.arrival_s, rtol=0, atol=SAME_ARRIVAL_S)
+        and np.array_equal(one.outcomes.prompt_tokens, other.outcomes.prompt_tokens)
+    )
+    if not same:
+        raise ValueError(f"{names} replay different requests; compare runs of one trace, window and stretch")
+    if (one.meta.policy, one.meta.policy_options) != (other.meta.policy, other.meta.policy_options):
+        raise ValueError(
+            f"{names} differ in the policy: {one.meta.policy} {one.meta.policy_options}, "
+            f"{other.meta.policy} {other.meta.policy_options}"
+        )
+
+
+def _differences(simulated: Run, measured: Run) -> tuple[str, ...]:
+    one, other = simulated.meta.engine_options, measured.meta.engine_options
+    return tuple(
+        f"{name} is {one[name]} in simulation, {other[name]} on the engine."
+        for name in sorted(one.keys() & other.keys())
+        if one[name] != other[name]
+    )
