@@ -1,4 +1,4 @@
-"""`replay TRACE`: the main job, a simulated replay."""
+"""`replay TRACE`: the main job, a replay simulated or live."""
 
 import sys
 from pathlib import Path
@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from backends.measured_record import Measured
+    from replay.live_engine import LiveEngine
     from sim.options import EngineOptions
+    from sim.policy import Policy
     from sim.table import CostTable
     from traces.record import Run
     from traces.trace import Trace
@@ -15,6 +18,9 @@ if TYPE_CHECKING:
 POLICY_HELP = "Name of a policy, or FILE.py:CLASS."
 RUNS = Path("runs")
 TABLE_HELP = "Cost table, by name or as a file; `replay tables` lists those that ship."
+BACKEND_HELP = "Where the requests are served: in simulation, or by a real vLLM under the energy counter."
+MODEL_HELP = "Of a live engine: model name or folder; config.json alone runs on random weights."
+GPU_HELP = "Of a live engine: NVML index to meter; repeatable.  [default: those that the engine uses]"
 OUT_HELP = "Folder for the run's record; it must not exist.  [default: runs/TRACE-POLICY-TIME]"
 
 
@@ -24,6 +30,15 @@ OUT_HELP = "Folder for the run's record; it must not exist.  [default: runs/TRAC
 @click.option("--set", "settings", multiple=True, metavar="K=V", help="Option of the policy; repeatable.")
 @click.option("--table", metavar="NAME|FILE", help=TABLE_HELP)
 @click.option("--engine", multiple=True, metavar="K=V", help="Engine option, vLLM's name; repeatable.")
+@click.option(
+    "--backend",
+    type=click.Choice(["simulate", "vllm"]),
+    default="simulate",
+    show_default=True,
+    help=BACKEND_HELP,
+)
+@click.option("--model", metavar="DIR|NAME", help=MODEL_HELP)
+@click.option("--gpu", "gpus", multiple=True, type=int, metavar="N", help=GPU_HELP)
 @click.option("--stretch", type=float, metavar="F", help="Multiply arrival times: 0.5 is twice as fast.")
 @click.option("--limit", type=int, metavar="N", help="Keep the first N requests.")
 @click.option("--from-s", type=float, metavar="A", help="Leave out what arrives before; A becomes time 0.")
@@ -37,12 +52,15 @@ def cli(
     settings: tuple[str, ...],
     table: str | None,
     engine: tuple[str, ...],
+    backend: str,
+    model: str | None,
+    gpus: tuple[int, ...],
     out: Path | None,
     seed: int,
     as_json: bool,
     **selection: float | None,
 ) -> None:
-    """Replay TRACE through a policy and a simulated engine; print what it costs and keep the record.
+    """Replay TRACE through a policy and an engine, simulated or live; print what it costs, keep the record.
 
     TRACE is a file of any known format. The energy is that of the GPUs from time 0 of the trace to the last
     completion, idle included. docs/metrics.md defines every number.
@@ -56,16 +74,23 @@ def cli(
     from sim.table_files import DEFAULT, load_table
     from traces.record_files import write_run
 
+    live = _live_engine(backend, model, engine, gpus)
     _ensure_writable(out)
     chosen = make_policy(policy, dict(split_pair(pair, "--set") for pair in settings), seed)
-    costs = load_table(table or DEFAULT)
-    options = _engine_options(engine, costs)
+    costs = load_table(table or DEFAULT) if live is None or table else None
     given = {name: value for name, value in selection.items() if value is not None}
-    requests = _read(trace, given)
-    run = _simulate(requests, chosen, options, costs, seed)
+    attachments: dict[str, dict[str, Any]] = {}
+    interrupted = False
+    if live is None:
+        assert costs is not None
+        options = _engine_options(engine, costs)
+        run = _simulate(_read(trace, given), chosen, options, costs, seed)
+    else:
+        measured = _measure(_read(trace, given), chosen, live, costs, seed)
+        run, attachments, interrupted = measured.run, measured.attachments, measured.ending.is_interrupted
     run = replace(run, meta=replace(run.meta, policy=policy, trace_options=given))
     directory = out or _free_directory(RUNS, run.meta.run_id)
-    write_run(run, directory)
+    write_run(run, directory, attachments=attachments)
     for note in run.meta.notes:
         click.echo(f"note: {note}", err=True)
     summary = summarize(run)
@@ -74,6 +99,36 @@ def cli(
         click.echo(f"The record is in {directory}", err=True)
     else:
         click.echo(summary_text(run, summary, directory))
+    if interrupted:
+        raise click.Abort
+
+
+def _live_engine(
+    backend: str, model: str | None, options: tuple[str, ...], gpus: tuple[int, ...]
+) -> "LiveEngine | None":
+    """Return the engine to start, None to simulate."""
+    from replay.live_engine import LiveEngine
+
+    if backend == "simulate":
+        if model is not None or gpus:
+            raise click.UsageError(
+                "--model and --gpu name a live engine; give --backend vllm, or leave them out"
+            )
+        return None
+    if model is None:
+        raise click.UsageError("--backend vllm needs --model: a model's name or folder")
+    return LiveEngine(model, options, gpus)
+
+
+def _measure(
+    trace: "Trace", policy: "Policy", engine: "LiveEngine", table: "CostTable | None", seed: int
+) -> "Measured":
+    from backends.measured_record import Replay
+    from replay.live_run import replay_live
+
+    costs = None if table is None else table.coefficients
+    what = Replay(name=trace.name, trace=trace, policy=policy, seed=seed, costs=costs)
+    return replay_live(what, engine)
 
 
 def _engine_options(pairs: tuple[str, ...], table: "CostTable") -> "EngineOptions":

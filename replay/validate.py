@@ -2,13 +2,13 @@
 
 import re
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from replay.cases import Case, read_plan
+from replay.live_engine import LiveEngine
 
 if TYPE_CHECKING:
     from sim.table import CostTable
@@ -79,15 +79,6 @@ def cli(
             click.echo(f"{name}\n{comparison_text(comparison)}\n")
 
 
-@dataclass(frozen=True, slots=True)
-class LiveEngine:
-    """The engine as the command line names it."""
-
-    model: str
-    options: tuple[str, ...]
-    gpus: tuple[int, ...]
-
-
 def _cases(trace: Path | None, plan: Path | None, **given: Any) -> list[Case]:
     if (trace is None) == (plan is None):
         raise click.UsageError("give a TRACE or a --plan, one of them")
@@ -116,18 +107,15 @@ def _measure(
     stop_after_s: float | None,
 ) -> int:
     """Measure what is left of `cases`, and return how many replays are left still."""
-    from backends.rig import vllm_rig
-    from replay.calibrate import parse_engine_options
     from replay.validate_measure import Terms, measure_turns, turns_left
 
     turns = turns_left(cases, out)
     if not turns:
         click.echo("every replay is on disk already; nothing to measure", err=True)
         return 0
-    rig = vllm_rig(engine.model, parse_engine_options(engine.options), engine.gpus, out, seed)
     terms = Terms(
         seed=seed,
         costs=None if costs is None else costs.coefficients,
         end_by_s=None if stop_after_s is None else began_s + stop_after_s,
     )
-    return measure_turns(turns, rig, terms)
+    return measure_turns(turns, engine.rig(seed), terms)
