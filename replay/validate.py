@@ -109,7 +109,7 @@ def _measure(
     """Measure what is left of `cases`, and return how many replays are left still."""
     from replay.validate_measure import Terms, measure_turns, turns_left
 
-    turns = turns_left(cases, out)
+    turns = turns_left(cases, out, seed)
     if not turns:
         click.echo("every replay is on disk already; nothing to measure", err=True)
         return 0

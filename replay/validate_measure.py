@@ -55,17 +55,18 @@ class Terms:
     end_by_s: float | None
 
 
-def turns_left(cases: Sequence[Case], out: Path) -> list[Turn]:
+def turns_left(cases: Sequence[Case], out: Path, seed: int) -> list[Turn]:
     """Return the turns that have no valid record yet, the first of each case first; write down each case.
 
     Raises:
-        ValueError: A trace cannot be read, or a folder holds the record of a different case.
+        ValueError: A trace cannot be read, a policy is unknown, or a folder holds the record of another case.
     """
     from traces.parquet import write_trace
 
     turns = []
     for case in cases:
         trace = case.read_trace()
+        case.make_policy(seed)
         folder = out / case.name
         folder.mkdir(parents=True, exist_ok=True)
         _ensure_same(case, folder)

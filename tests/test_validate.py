@@ -1,0 +1,241 @@
+"""Validation: plans are measured case by case, each on disk at once, and compared afterwards."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from scripted_meter import ScriptedMeter, StillWatch
+from standin_engine import StandInEngine
+from toy_table import toy_table
+from toy_trace import toy_trace
+from virtual_loop import VirtualLoop
+
+import backends.rig
+from backends.rig import Rig, warm_up
+from backends.step_log import read_steps
+from replay.cases import Case, read_plan
+from replay.main import main
+from sim.table_files import save_table
+from traces.parquet import write_trace
+from traces.record_files import read_run
+
+
+@dataclass
+class Lab:
+    """A folder with a trace, a table and a clock that jumps; the engine is a stand-in."""
+
+    folder: Path
+    loop: VirtualLoop
+    starts: int = 0
+    engine_options: dict[str, int] = field(default_factory=dict)
+    interrupt_at_s: float | None = None
+
+    def run(self, main: Coroutine[Any, Any, Any]) -> Any:
+        task = self.loop.create_task(main)
+        if self.interrupt_at_s is not None:
+            self.loop.call_at(self.interrupt_at_s, task.cancel)
+            self.interrupt_at_s = None
+        return self.loop.run_until_complete(task)
+
+    @asynccontextmanager
+    async def rig(
+        self, _model: str, _options: object, _gpus: object, folder: Path, seed: int
+    ) -> AsyncIterator[Rig]:
+        self.starts += 1
+        log = folder / "steps.bin"
+        engine = StandInEngine(log, lambda _prefill, _decode: 0.05, **self.engine_options)  # type: ignore[arg-type]
+        meter_file = folder / "meter.bin"
+        meter = ScriptedMeter(log, self.loop.time, meter_file)
+        await engine.start()
+        try:
+            await warm_up(engine, seed)
+            yield Rig(engine, meter, lambda since_s: read_steps(log, since_s), StillWatch(), meter_file)
+        finally:
+            engine.stop()
+            await asyncio.sleep(0)
+
+    def plan(self, *cases: dict[str, Any]) -> str:
+        path = self.folder / "plan.json"
+        path.write_text(json.dumps([{"trace": "toy.parquet", **case} for case in cases]))
+        return str(path)
+
+    def validate(self, *arguments: str) -> Result:
+        common = ["validate", "--model", "toy", "--table", "table", "--out", "out"]
+        return CliRunner().invoke(main, [*common, *arguments])
+
+    def is_valid(self, record: str) -> bool:
+        return read_run(self.folder / "out" / record).meta.energy_valid
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
+    made = Lab(tmp_path, VirtualLoop())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(time, "monotonic", made.loop.time)
+    monkeypatch.setattr(asyncio, "run", made.run)
+    monkeypatch.setattr(backends.rig, "vllm_rig", made.rig)
+    monkeypatch.setattr(backends.rig, "WARM_UPS", ((16, 2),))  # two steps
+    write_trace(toy_trace([0.0, 2.0, 7.0], 100, 4), tmp_path / "toy.parquet")
+    (tmp_path / "table").mkdir()
+    save_table(toy_table(), tmp_path / "table")
+    yield made
+    made.loop.run_until_complete(made.loop.shutdown_asyncgens())
+    made.loop.close()
+
+
+def test_one_command_measures_simulates_and_compares(lab: Lab) -> None:
+    result = lab.validate("toy.parquet", "--policy", "batch-window", "--set", "window_s=1")
+    assert result.exit_code == 0, result.output
+    folder = lab.folder / "out" / "toy-batch-window"
+    measured, simulated = read_run(folder / "measured-1"), read_run(folder / "simulated")
+    assert measured.meta.energy_valid
+    assert (
+        simulated.meta.policy_options == measured.meta.policy_options == {"window_s": 1.0, "max_batch": None}
+    )
+    assert simulated.meta.engine_options["max_num_seqs"] == 32  # the stand-in's, not the default
+    assert simulated.meta.table == "toy"
+    assert json.loads((folder / "comparison.json").read_text())["measured_runs"] == 1
+    assert "toy-batch-window" in (lab.folder / "out" / "overview.md").read_text()
+    assert "energy over time" in result.stdout
+
+
+def test_a_plan_runs_on_one_engine_and_repeats_give_the_noise(lab: Lab) -> None:
+    plan = lab.plan({"name": "a", "repeats": 2}, {"name": "b", "stretch": 1.5})
+    assert lab.validate("--plan", plan).exit_code == 0
+    assert lab.starts == 1
+    assert all(lab.is_valid(name) for name in ("a/measured-1", "a/measured-2", "b/measured-1"))
+    comparison = json.loads((lab.folder / "out" / "a" / "comparison.json").read_text())
+    assert comparison["measured_runs"] == 2
+    assert comparison["rows"][0]["noise_fraction"] == pytest.approx(0.0, abs=0.02)
+
+
+def test_what_is_on_disk_is_not_measured_again_and_what_is_invalid_is(lab: Lab) -> None:
+    plan = lab.plan({"name": "a"}, {"name": "b"})
+    lab.engine_options = {"fail_after": 16}
+    assert lab.validate("--plan", plan, "--measure-only").exit_code == 0
+    first = read_run(lab.folder / "out" / "a" / "measured-1")
+    assert first.meta.energy_valid
+    assert not lab.is_valid("b/measured-1")
+    lab.engine_options = {}
+    assert lab.validate("--plan", plan, "--measure-only").exit_code == 0
+    assert lab.is_valid("b/measured-1")
+    assert read_run(lab.folder / "out" / "a" / "measured-1").meta.run_id == first.meta.run_id
+    assert lab.starts == 2
+    assert "nothing to measure" in lab.validate("--plan", plan, "--measure-only").output
+    assert lab.starts == 2
+
+
+def test_time_that_is_up_begins_no_further_replay(lab: Lab) -> None:
+    plan = lab.plan({"name": "a"}, {"name": "b"})
+    result = lab.validate("--plan", plan, "--measure-only", "--stop-after", "20")
+    assert result.exit_code == 0
+    assert "1 replays are left" in result.output
+    assert lab.is_valid("a/measured-1")
+    assert not (lab.folder / "out" / "b" / "measured-1").exists()
+
+
+def test_an_interrupt_leaves_the_record_of_the_replay_under_way(lab: Lab) -> None:
+    lab.interrupt_at_s = 8.0
+    result = lab.validate("--plan", lab.plan({"name": "a"}, {"name": "b"}), "--measure-only")
+    assert result.exit_code == 1
+    meta = read_run(lab.folder / "out" / "a" / "measured-1").meta
+    assert "the replay was interrupted" in meta.invalid_reasons
+    assert not (lab.folder / "out" / "b" / "measured-1").exists()
+
+
+def test_comparing_later_needs_neither_engine_nor_the_trace(lab: Lab) -> None:
+    assert lab.validate("--plan", lab.plan({"name": "a"}), "--measure-only").exit_code == 0
+    assert not (lab.folder / "out" / "a" / "simulated").exists()
+    (lab.folder / "toy.parquet").unlink()
+    result = lab.validate("--compare-only")
+    assert result.exit_code == 0, result.output
+    assert lab.starts == 1
+    assert (lab.folder / "out" / "a" / "simulated" / "run.json").is_file()
+
+
+def test_only_valid_runs_are_compared(lab: Lab) -> None:
+    assert lab.validate("--plan", lab.plan({"name": "a", "repeats": 2}), "--measure-only").exit_code == 0
+    record = lab.folder / "out" / "a" / "measured-2" / "run.json"
+    record.write_text(
+        json.dumps({**json.loads(record.read_text()), "energy_valid": False, "invalid_reasons": ["invented"]})
+    )
+    result = lab.validate("--compare-only")
+    assert "a: left out: invented" in result.output
+    assert json.loads((lab.folder / "out" / "a" / "comparison.json").read_text())["measured_runs"] == 1
+
+
+def test_a_dead_engine_ends_the_plan_and_is_said(lab: Lab) -> None:
+    write_trace(toy_trace([0.01 * row for row in range(400)], 16, 2), lab.folder / "many.parquet")
+    lab.engine_options = {"fail_after": 30}
+    plan = lab.plan({"name": "a", "trace": "many.parquet"}, {"name": "b"})
+    result = lab.validate("--plan", plan, "--measure-only")
+    assert result.exit_code == 2
+    assert "the engine died" in result.output
+    assert not lab.is_valid("a/measured-1")
+    assert not (lab.folder / "out" / "b" / "measured-1").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give a TRACE or a --plan"),
+        (["toy.parquet", "--plan", "plan.json"], "give a TRACE or a --plan"),
+        (["toy.parquet", "--measure-only", "--compare-only"], "leave nothing to do"),
+        (["nowhere.parquet"], "no such file"),
+        (["--compare-only"], "measure first"),
+        (["toy.parquet", "--policy", "none"], "no policy 'none'"),
+    ],
+)
+def test_bad_input_is_one_line_and_starts_no_engine(lab: Lab, arguments: list[str], message: str) -> None:
+    result = lab.validate(*arguments)
+    assert result.exit_code == 2
+    assert message in result.output
+    assert lab.starts == 0
+
+
+def test_a_case_of_the_same_name_that_is_another_is_refused(lab: Lab) -> None:
+    assert lab.validate("--plan", lab.plan({"name": "a"}), "--measure-only").exit_code == 0
+    result = lab.validate("--plan", lab.plan({"name": "a", "stretch": 2.0}), "--measure-only")
+    assert result.exit_code == 2
+    assert "holds another case of that name" in result.output
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not JSON"),
+        ("[]", "at least one case"),
+        ('[{"name": "a"}]', "a case has name, trace"),
+        ('[{"name": "a", "trace": "t", "strech": 2}]', "strech"),
+        ('[{"name": "../a", "trace": "t"}]', "letters, digits"),
+        ('[{"name": "a", "trace": "t", "repeats": 0}]', "repeats must be >= 1"),
+        ('[{"name": "a", "trace": "t"}, {"name": "a", "trace": "u"}]', "two cases are named 'a'"),
+        ('[{"name": "a", "trace": "t", "settings": [1]}]', "settings must be an object"),
+    ],
+)
+def test_a_plan_that_is_none_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "plan.json").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_plan(tmp_path / "plan.json")
+
+
+def test_settings_of_a_plan_may_be_numbers(tmp_path: Path) -> None:
+    entry = {
+        "name": "a",
+        "trace": "t",
+        "policy": "batch-window",
+        "settings": {"window_s": 2, "max_batch": None},
+    }
+    (tmp_path / "plan.json").write_text(json.dumps([entry]))
+    (case,) = read_plan(tmp_path / "plan.json")
+    expected = Case("a", "t", "batch-window", {"window_s": "2", "max_batch": "null"})
+    assert case == expected
+    policy = case.make_policy(seed=0)
+    assert getattr(policy, "window_s") == 2.0  # noqa: B009
