@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from backends.energy_counter import integrate_power_j, read_counter
 from backends.live import LiveReplay
 from backends.measured_split import shares_by_table, shares_by_tokens, split_energy
+from backends.nvml import MeterError
 from backends.rig import Watch
 from sim.arrivals import as_offered
 from sim.guards import check
@@ -140,7 +141,7 @@ def make_record(what: Replay, seen: Seen) -> Measured:
     energy, reasons = Energy(), seen.ending.reasons
     try:
         energy = _energy(what, seen, steps, makespan_s)
-    except ValueError as error:
+    except (ValueError, MeterError) as error:
         reasons = (*reasons, str(error))
     failures = seen.live.failures
     if failures:

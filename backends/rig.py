@@ -91,6 +91,7 @@ async def vllm_rig(
         MeterError: A GPU cannot be metered.
         ValueError: vLLM is missing or refuses an option, or somebody computes on a GPU already.
     """
+    os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")  # standard output is for results
     used = engine_gpus(options, os.environ)
     watch = GpuWatch(gpus or used, used)
     busy = watch.foreign_process_ids()

@@ -69,8 +69,11 @@ class StillWatch:
         self.facts: tuple[GpuFacts, ...] = (FACTS,)
         self.engine_uuids: tuple[str, ...] = (FACTS.uuid,)
         self.strangers: tuple[int, ...] = ()
+        self.is_lost = False
 
     def foreign_process_ids(self) -> tuple[int, ...]:
+        if self.is_lost:
+            raise MeterError("nvmlDeviceGetName failed: GPU is lost")
         return self.strangers
 
     def uuid_hashes(self) -> list[str]:

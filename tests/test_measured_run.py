@@ -5,6 +5,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,7 +67,7 @@ def make_bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make
     loop = VirtualLoop()
     monkeypatch.setattr(time, "monotonic", loop.time)
 
-    def make(step_s: Callable[[int, int], float] = lambda _prefill, _decode: STEP_S, **engine: int) -> Bench:
+    def make(step_s: Callable[[int, int], float] = lambda _prefill, _decode: STEP_S, **engine: Any) -> Bench:
         log = tmp_path / "steps.bin"
         standin = StandInEngine(log, step_s, **engine)
         meter_file = tmp_path / "meter.bin"
@@ -201,6 +202,7 @@ def test_a_counter_that_runs_backwards_is_not_believed(make_bench: MakeBench) ->
         (lambda bench: setattr(bench.meter, "throttle_reasons", 0x20), "throttled"),
         (lambda bench: setattr(bench.meter, "power_factor", 1.05), "must agree within 3 %"),
         (lambda bench: setattr(bench.watch, "strangers", (77,)), "other processes compute on the GPU: 77"),
+        (lambda bench: setattr(bench.watch, "is_lost", True), "GPU is lost"),
         (lambda bench: setattr(bench.watch, "engine_uuids", ("GPU-other",)), "the engine is on GPU-other"),
     ],
 )

@@ -34,7 +34,7 @@ class Lab:
     folder: Path
     loop: VirtualLoop
     starts: int = 0
-    engine_options: dict[str, int] = field(default_factory=dict)
+    engine_options: dict[str, Any] = field(default_factory=dict)
     interrupt_at_s: float | None = None
 
     def run(self, main: Coroutine[Any, Any, Any]) -> Any:
@@ -50,7 +50,7 @@ class Lab:
     ) -> AsyncIterator[Rig]:
         self.starts += 1
         log = folder / "steps.bin"
-        engine = StandInEngine(log, lambda _prefill, _decode: 0.05, **self.engine_options)  # type: ignore[arg-type]
+        engine = StandInEngine(log, lambda _prefill, _decode: 0.05, **self.engine_options)
         meter_file = folder / "meter.bin"
         meter = ScriptedMeter(log, self.loop.time, meter_file)
         await engine.start()
