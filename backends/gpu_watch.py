@@ -30,11 +30,24 @@ class GpuWatch:
         self.engine_uuids = tuple(fact.uuid for fact in _facts(engine))
         if any(fact.mig for fact in self.facts):
             raise ValueError("MIG is on: an instance reports its whole GPU's energy; measure without MIG")
+        self._before = _process_ids_by_gpu()
         self._strangers = self._process_ids()
         self._known: frozenset[int] = frozenset()
 
     def engine_is_up(self) -> None:
-        """Note that whoever came to the GPUs since the beginning is the engine."""
+        """Note that whoever came to the GPUs since the beginning is the engine.
+
+        Raises:
+            ValueError: Somebody came to a GPU that is not metered, and nobody to one that is.
+        """
+        now = _process_ids_by_gpu()
+        came = {index for index, ids in now.items() if ids - self._before.get(index, frozenset())}
+        lonely, elsewhere = sorted(set(self._metered) - came), sorted(came - set(self._metered))
+        if lonely and elsewhere:
+            raise ValueError(
+                f"GPU {lonely[0]} is metered, but the engine computes on GPU {elsewhere[0]}; "
+                f"set CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER=PCI_BUS_ID"
+            )
         self._known = self._process_ids() - self._strangers
 
     def foreign_process_ids(self) -> tuple[int, ...]:
@@ -84,6 +97,11 @@ def _index(name: str, uuids: list[str]) -> int:
             f"CUDA_VISIBLE_DEVICES names {name!r}; there are {', '.join(uuids)}, 0 to {len(uuids) - 1}"
         )
     return matches[0]
+
+
+def _process_ids_by_gpu() -> dict[int, frozenset[int]]:
+    with open_gpus() as gpus:
+        return {index: frozenset(gpu.facts().process_ids) for index, gpu in enumerate(gpus)}
 
 
 def _facts(indices: tuple[int, ...]) -> tuple[GpuFacts, ...]:

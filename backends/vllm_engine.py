@@ -1,6 +1,7 @@
 """vLLM's AsyncLLM in this process, with lengths pinned and every step logged."""
 
 import importlib.metadata
+import importlib.util
 import os
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -22,7 +23,14 @@ class VllmEngine:
             model: A model's name or folder. A folder without weights runs on random ones.
             options: vLLM engine options; what is not given is what `vllm serve` would use.
             step_log: File that the steps are appended to, see `backends.step_log`.
+
+        Raises:
+            ValueError: vLLM is not installed, or the folder holds no model.
         """
+        if importlib.util.find_spec("vllm") is None:
+            raise ValueError("vLLM is not installed here; install it: pip install 'replay[vllm]'")
+        if Path(model).is_dir() and not (Path(model) / "config.json").is_file():
+            raise ValueError(f"{model}: no config.json in this folder; give a model's folder or name")
         self._model = model
         self._options = dict(options)
         self._step_log = step_log
@@ -32,21 +40,18 @@ class VllmEngine:
         """Load the model and compile; takes a minute or two.
 
         Raises:
-            ValueError: vLLM is not installed, or refuses an option.
+            ValueError: vLLM cannot be imported, refuses an option, or does not start.
         """
         try:
             from vllm.engine.arg_utils import AsyncEngineArgs  # pyright: ignore[reportMissingImports]
             from vllm.usage.usage_lib import UsageContext  # pyright: ignore[reportMissingImports]
             from vllm.v1.engine.async_llm import AsyncLLM  # pyright: ignore[reportMissingImports]
         except ImportError as error:
-            raise ValueError(
-                f"vLLM cannot be imported ({error}); install it: pip install 'replay[vllm]'"
-            ) from error
+            raise ValueError(f"vLLM cannot be imported: {error}; see its installation notes") from error
         os.environ[PATH_VARIABLE] = str(self._step_log)
-        folder = Path(self._model)
-        random_weights = folder.is_dir() and not any(folder.glob("*.safetensors"))
         given: dict[str, Any] = {"skip_tokenizer_init": True}
-        if random_weights:
+        folder = Path(self._model)
+        if folder.is_dir() and not any(folder.glob("*.safetensors")):
             given["load_format"] = "dummy"
         given |= self._options
         try:
@@ -55,7 +60,10 @@ class VllmEngine:
             )
         except TypeError as error:
             raise ValueError(f"vLLM does not know an engine option: {error}") from error
-        self._engine = AsyncLLM.from_engine_args(arguments, usage_context=UsageContext.OPENAI_API_SERVER)
+        try:
+            self._engine = AsyncLLM.from_engine_args(arguments, usage_context=UsageContext.OPENAI_API_SERVER)
+        except Exception as error:
+            raise ValueError(f"vLLM does not start: {error}; its own log, above, says more") from error
 
     def facts(self) -> dict[str, Any]:
         """Return the engine options in force and versions, as the running engine resolved them."""
@@ -88,6 +96,9 @@ class VllmEngine:
         """Yield how many tokens each delivery brings, `output_tokens` in all, chosen greedily.
 
         Closing the iterator early aborts the request.
+
+        Raises:
+            ValueError: The engine has died, or refuses the request.
         """
         from vllm import SamplingParams  # pyright: ignore[reportMissingImports]
         from vllm.inputs import TokensPrompt  # pyright: ignore[reportMissingImports]
@@ -101,8 +112,11 @@ class VllmEngine:
             output_kind=RequestOutputKind.DELTA,
         )
         stream = self._engine.generate(TokensPrompt(prompt_token_ids=prompt), sampling, request_id)
-        async for output in stream:
-            yield len(output.outputs[0].token_ids)
+        try:
+            async for output in stream:
+                yield len(output.outputs[0].token_ids)
+        except Exception as error:
+            raise ValueError(f"vLLM failed: {type(error).__name__}: {error}") from error
 
     def stop(self) -> None:
         """End the engine's process and free the GPU."""

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from calibrate.grid import Point
+from calibrate.grid import RAGGEDNESS, Point, contexts
 
 SETTLE_S = 0.35
 """Wait after the load has taken shape: the power governor needs 100-200 ms."""
@@ -17,8 +17,16 @@ SETTLE_S = 0.35
 REST_S = 0.35
 """Pause after each load, so that no load warms up the next one's first steps."""
 
+OPEN_SETTLE_S = 1.5
+"""An open load's first requests find an empty engine; its window begins later."""
+
 UNENDING = 6000
 """Output tokens of a decoding sequence, if the model allows: more than any window lasts; it is aborted."""
+
+WARM_UPS = ((500, 32), (3000, 8))
+"""Prompt and output tokens of the requests before the first load, WARM_UP_WIDTH of each together."""
+
+WARM_UP_WIDTH = 8
 
 
 class LoadEngine(Protocol):
@@ -79,10 +87,12 @@ class Loader:
         shape: dict[str, Callable[[Point, Times], Any]] = {
             "idle": self._idle,
             "decode": self._steady,
+            "ragged": self._steady,
             "prefill": self._steady,
             "mixed": self._steady,
             "trickle": self._trickle,
             "burst": self._burst,
+            "open": self._open,
         }
         await shape[point.kind](point, times)
         times.end_s = time.monotonic()
@@ -91,9 +101,11 @@ class Loader:
 
     async def warm_up(self) -> None:
         """Send a few requests that are not measured."""
-        times = Times()
-        await asyncio.gather(*(self._once(self._fresh(500), 32, times) for _ in range(8)))
-        await asyncio.gather(*(self._once(self._fresh(3000), 8, times) for _ in range(8)))
+        for prompt_tokens, output_tokens in WARM_UPS:
+            unmeasured = Times()
+            prompts = [self._fresh(prompt_tokens) for _ in range(WARM_UP_WIDTH)]
+            await asyncio.gather(*(self._once(prompt, output_tokens, unmeasured) for prompt in prompts))
+        await asyncio.sleep(REST_S)
 
     async def _idle(self, _: Point, times: Times) -> None:
         times.window_begin_s = time.monotonic()
@@ -103,8 +115,8 @@ class Loader:
     async def _steady(self, point: Point, times: Times) -> None:
         ready = [asyncio.Event() for _ in range(point.batch)]
         tasks = [
-            asyncio.create_task(self._decode(self._context(index, point.context_tokens), ready[index]))
-            for index in range(point.batch)
+            asyncio.create_task(self._decode(self._context(index, tokens), ready[index]))
+            for index, tokens in enumerate(contexts(point))
         ]
         try:
             await _all_or_failure(ready, tasks)
@@ -136,6 +148,24 @@ class Loader:
             await _end(tasks)
             await asyncio.sleep(point.gap_s)
         times.window_end_s = time.monotonic()
+
+    async def _open(self, point: Point, times: Times) -> None:
+        tasks: list[asyncio.Task[None]] = []
+        begin_s = due_s = time.monotonic()
+        end_s = begin_s + OPEN_SETTLE_S + 4 * self._hold_s
+        try:
+            while due_s < end_s:
+                await asyncio.sleep(due_s - time.monotonic())
+                stretch = np.exp(RAGGEDNESS * self._rng.standard_normal())
+                prompt_tokens = min(max(round(point.chunk_tokens * stretch), 16), 8 * point.chunk_tokens)
+                prompt = self._fresh(prompt_tokens)
+                drawn = 1 + int(self._rng.exponential(point.output_tokens))
+                output_tokens = min(drawn, 8 * point.output_tokens)
+                tasks.append(asyncio.create_task(self._once(prompt, output_tokens, times)))
+                due_s += self._rng.exponential(point.gap_s)
+            times.window_begin_s, times.window_end_s = begin_s + OPEN_SETTLE_S, end_s
+        finally:
+            await _end(tasks)
 
     async def _decode(self, prompt: list[int], ready: asyncio.Event) -> None:
         output_tokens = min(UNENDING, self._max_model_len - len(prompt))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from calibrate.grid import GridName, Limits, Point, loads, order
 from calibrate.loads import LoadEngine, Loader, Times
 from calibrate.raw import STEP_COLUMNS, RawPoint, append, read_lines
+from traces.whole_files import whole_file
 
 BEFORE_S = 0.25
 """Readings kept before a load begins, so that the counter can be interpolated at its edges."""
@@ -23,7 +24,10 @@ BEFORE_S = 0.25
 AFTER_S = 0.25
 """Readings kept after a load has drained: how the power falls."""
 
-BARE_IDLE_S = 10.0
+POINTS_FILE = "points.jsonl"
+
+SAME_GPU = ("name", "power_limit_w", "gpus")
+"""What the GPUs of all sessions of a calibration must have in common."""
 
 
 class Samples(Protocol):
@@ -31,6 +35,18 @@ class Samples(Protocol):
 
     def samples(self, since_s: float) -> NDArray[np.void]:
         """Return readings from `since_s` on, columns as in `backends.meter.SAMPLE`, in time order."""
+        ...
+
+
+class Watch(Protocol):
+    """What is known of the metered GPUs: `backends.gpu_watch.GpuWatch` or a stand-in."""
+
+    def engine_is_up(self) -> None:
+        """Note who the engine is; raise ValueError if it computes on other GPUs than the metered ones."""
+        ...
+
+    def foreign_process_ids(self) -> tuple[int, ...]:
+        """Return who computes on the metered GPUs now and is not the engine."""
         ...
 
 
@@ -42,12 +58,14 @@ class Instruments:
         engine: The engine, not started.
         meter: Opens the running meter.
         steps_since: Returns the engine's step log from a monotonic time on, columns as STEP_COLUMNS.
-        gpu: What NVML says about the metered GPUs.
+        watch: Knows who computes on the metered GPUs.
+        gpu: What NVML says about the metered GPUs: name, driver, power_limit_w, gpus, hashes.
     """
 
     engine: LoadEngine
     meter: AbstractContextManager[Samples]
     steps_since: Callable[[float], NDArray[np.void]]
+    watch: Watch
     gpu: dict[str, Any]
 
 
@@ -60,6 +78,7 @@ class Plan:
         repeats: Rounds through it.
         seed: Seed of order and tokens.
         hold_s: Length of a window.
+        bare_idle_s: How long the GPU is metered before the engine starts.
         stop_after_s: End cleanly after the point that passes this time, None to run to the end.
     """
 
@@ -67,6 +86,7 @@ class Plan:
     repeats: int = 3
     seed: int = 0
     hold_s: float = 1.5
+    bare_idle_s: float = 10.0
     stop_after_s: float | None = None
 
 
@@ -78,7 +98,8 @@ def measure(folder: Path, plan: Plan, tools: Instruments, say: Callable[[str], N
     """Measure what is left of the grid into `folder` and return all points.
 
     Raises:
-        ValueError: The folder holds a calibration of another engine, GPU or plan.
+        ValueError: The folder holds a calibration of another engine, GPU or plan, the engine or the meter
+            fails, or somebody else computes on the GPU. What was measured before is kept.
         Unfinished: `stop_after_s` has passed; call again to go on.
     """
     return asyncio.run(_measure(folder, plan, tools, say))
@@ -87,35 +108,43 @@ def measure(folder: Path, plan: Plan, tools: Instruments, say: Callable[[str], N
 async def _measure(
     folder: Path, plan: Plan, tools: Instruments, say: Callable[[str], None]
 ) -> list[RawPoint]:
-    began_s = time.monotonic()
+    end_s = float("inf") if plan.stop_after_s is None else time.monotonic() + plan.stop_after_s
     folder.mkdir(parents=True, exist_ok=True)
-    points_file = folder / "points.jsonl"
-    done = read_lines(points_file)
+    done = read_lines(folder / POINTS_FILE)
     with tools.meter as meter:
         facts = _read_facts(folder)
         if "bare_idle_w" not in facts:
-            say(f"bare idle, {BARE_IDLE_S:.0f} s")
-            facts["bare_idle_w"] = await _bare_idle_w(meter)
+            say(f"bare idle, {plan.bare_idle_s:g} s")
+            facts["bare_idle_w"] = await _bare_idle_w(meter, plan.bare_idle_s)
         say("starting the engine")
-        await tools.engine.start()
         try:
+            await tools.engine.start()
+            tools.watch.engine_is_up()
             facts = _agree(folder, facts, plan, tools)
             todo = _left(done, plan, facts["engine"])
             loader = Loader(tools.engine, plan.seed + len(done), plan.hold_s)
             await loader.warm_up()
             session = 1 + max((raw.session for raw in done), default=-1)
             for number, point in enumerate(todo, start=1):
-                if plan.stop_after_s is not None and time.monotonic() - began_s > plan.stop_after_s:
-                    raise Unfinished(f"{len(done)} points are done, {len(todo) - number + 1} are left")
-                began_at = datetime.now(UTC).isoformat(timespec="seconds")
-                times = await loader.run(point)
-                raw = _collect(point, session, began_at, times, meter, tools)
-                append(points_file, raw)
+                raw = await _measure_point(point, session, loader, meter, tools)
+                append(folder / POINTS_FILE, raw)
                 done.append(raw)
                 say(f"{number}/{len(todo)} {describe(raw)}")
+                if time.monotonic() > end_s and number < len(todo):
+                    raise Unfinished(f"{len(done)} points are done, {len(todo) - number} are left")
         finally:
             tools.engine.stop()
     return done
+
+
+async def _measure_point(
+    point: Point, session: int, loader: Loader, meter: Samples, tools: Instruments
+) -> RawPoint:
+    began_at = datetime.now(UTC).isoformat(timespec="seconds")
+    times = await loader.run(point)
+    raw = _collect(point, session, began_at, times, meter, tools)
+    _check(raw, tools.watch)
+    return raw
 
 
 def describe(raw: RawPoint) -> str:
@@ -139,13 +168,30 @@ def describe(raw: RawPoint) -> str:
     )
 
 
-async def _bare_idle_w(meter: Samples) -> float:
+def _check(raw: RawPoint, watch: Watch) -> None:
+    """Refuse a point whose energy cannot be trusted.
+
+    Raises:
+        ValueError: The counter stood still or went back, or somebody else computes on the GPU.
+    """
+    strangers = watch.foreign_process_ids()
+    if strangers:
+        raise ValueError(
+            f"process {strangers[0]} has come to the GPU, whose energy would be counted too; "
+            f"end it, and {raw.point.key} will be measured again"
+        )
+    if (np.diff(raw.counter[:, 1]) < 0).any():
+        raise ValueError(f"the energy counter went back during {raw.point.key}: was the driver loaded again?")
+    raw.energy_j(min(0.0, raw.window_s[0]), raw.window_s[1])
+
+
+async def _bare_idle_w(meter: Samples, bare_idle_s: float) -> float:
     begin_s = time.monotonic()
-    await asyncio.sleep(BARE_IDLE_S)
+    await asyncio.sleep(bare_idle_s)
     counter = _counter(meter.samples(begin_s))
     if len(counter) < 2:
         raise ValueError(
-            f"the energy counter did not tick within {BARE_IDLE_S} s; it must, to measure anything"
+            f"the energy counter did not tick within {bare_idle_s:g} s: this GPU cannot be metered"
         )
     return float((counter[-1, 1] - counter[0, 1]) / (counter[-1, 0] - counter[0, 0]))
 
@@ -192,13 +238,16 @@ def _agree(folder: Path, facts: dict[str, Any], plan: Plan, tools: Instruments) 
                 f"{folder} was begun on an engine with {key} = {value}, now {engine.get(key)}; "
                 f"use another --out"
             )
-    if facts.get("gpu", {}).get("name", tools.gpu["name"]) != tools.gpu["name"]:
-        raise ValueError(
-            f"{folder} was begun on {facts['gpu']['name']}, now {tools.gpu['name']}; use another --out"
-        )
+    for key in SAME_GPU:
+        before = facts.get("gpu", tools.gpu)[key]
+        if before != tools.gpu[key]:
+            raise ValueError(
+                f"{folder} was begun on a GPU with {key} = {before}, now {tools.gpu[key]}; use another --out"
+            )
     facts = {**now, **facts}
-    facts["gpu"]["hashes"] = sorted({*facts["gpu"].get("hashes", []), *tools.gpu.get("hashes", [])})
-    (folder / "facts.json").write_text(json.dumps(facts, indent=1))
+    facts["gpu"]["hashes"] = sorted({*facts["gpu"]["hashes"], *tools.gpu["hashes"]})
+    with whole_file(folder / "facts.json", overwrite=True) as part:
+        part.write_text(json.dumps(facts, indent=1))
     return facts
 
 
@@ -212,8 +261,7 @@ def _collect(
     steps = steps[steps["scheduled_s"] >= zero_s]
     inside = (samples["time_s"] >= times.window_begin_s) & (samples["time_s"] <= times.window_end_s)
     counter, power = _counter(samples), _power(samples)
-    counter[:, 0] -= zero_s
-    counter[:, 1] -= counter[0, 1]
+    counter -= [zero_s, counter[0, 1] if len(counter) else 0.0]
     power[:, 0] -= zero_s
     columns = {name: steps[name].astype(np.float64) for name in STEP_COLUMNS}
     for name in ("scheduled_s", "done_s"):
@@ -235,17 +283,21 @@ def _collect(
 
 
 def _counter(samples: NDArray[np.void]) -> NDArray[np.float64]:
-    """Return (time_s, energy_j) at each tick of the counter; several GPUs are interpolated and summed."""
+    """Return (time_s, energy_j) at each tick of the counter, GPUs summed.
+
+    Of several GPUs, the ticks are those of the first; the others are interpolated there, where all are known.
+    """
     ticks = []
     for gpu in np.unique(samples["gpu"]):
         own = samples[samples["gpu"] == gpu]
         changed = np.flatnonzero(np.diff(own["energy_j"]) != 0) + 1
         ticks.append(np.column_stack([own["time_s"][changed], own["energy_j"][changed]]))
-    if len(ticks) == 1:
-        return ticks[0]
-    times = ticks[0][:, 0]
-    total = np.sum([np.interp(times, tick[:, 0], tick[:, 1]) for tick in ticks], axis=0)
-    return np.column_stack([times, total])
+    if not all(len(tick) for tick in ticks):
+        return np.zeros((0, 2))
+    from_s, to_s = max(tick[0, 0] for tick in ticks), min(tick[-1, 0] for tick in ticks)
+    times = ticks[0][(ticks[0][:, 0] >= from_s) & (ticks[0][:, 0] <= to_s), 0]
+    total_j = np.sum([np.interp(times, tick[:, 0], tick[:, 1]) for tick in ticks], axis=0)
+    return np.column_stack([times, total_j])
 
 
 def _power(samples: NDArray[np.void]) -> NDArray[np.float64]:

@@ -41,7 +41,7 @@ class RawPoint:
         counter: (time_s, energy_j) at each tick of the energy counter, all GPUs summed, shape (ticks, 2).
         power: (time_s, power_w) at each change of the instantaneous power, GPUs summed, shape (changes, 2).
         requests: (submitted, first token, finished) of each streamed request, shape (requests, 3).
-        clock_mhz, temperature_c: Mean over window and GPUs.
+        clock_mhz, temperature_c: Mean over window and GPUs, NaN where NVML does not say.
         throttle_reasons: Bits seen in the window, all of them.
     """
 
@@ -99,8 +99,8 @@ def to_json(raw: RawPoint) -> dict[str, Any]:
         "counter": rounded(raw.counter, 4),
         "power": rounded(raw.power, 4),
         "requests": rounded(raw.requests, 6),
-        "clock_mhz": raw.clock_mhz,
-        "temperature_c": raw.temperature_c,
+        "clock_mhz": None if np.isnan(raw.clock_mhz) else raw.clock_mhz,
+        "temperature_c": None if np.isnan(raw.temperature_c) else raw.temperature_c,
         "throttle_reasons": raw.throttle_reasons,
     }
 
@@ -117,10 +117,14 @@ def from_json(values: dict[str, Any]) -> RawPoint:
         counter=np.array(values["counter"], dtype=np.float64).reshape(-1, 2),
         power=np.array(values["power"], dtype=np.float64).reshape(-1, 2),
         requests=np.array(values["requests"], dtype=np.float64).reshape(-1, 3),
-        clock_mhz=values["clock_mhz"],
-        temperature_c=values["temperature_c"],
+        clock_mhz=_or_nan(values["clock_mhz"]),
+        temperature_c=_or_nan(values["temperature_c"]),
         throttle_reasons=values["throttle_reasons"],
     )
+
+
+def _or_nan(value: float | None) -> float:
+    return float("nan") if value is None else value
 
 
 def append(path: Path, raw: RawPoint) -> None:
@@ -128,7 +132,7 @@ def append(path: Path, raw: RawPoint) -> None:
     import os
 
     with open(path, "a", encoding="utf-8") as out:
-        out.write(json.dumps(to_json(raw), separators=(",", ":")) + "\n")
+        out.write(json.dumps(to_json(raw), separators=(",", ":"), allow_nan=False) + "\n")
         out.flush()
         os.fsync(out.fileno())
 

@@ -1,9 +1,16 @@
 """`replay calibrate`: measure a cost table on this machine's GPU."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from backends.gpu_watch import GpuWatch
+    from calibrate.measure import Instruments, Plan
+
+HOLD = click.FloatRange(min=0.5)
+"""A window is long against the counter's tick of 0.1 s."""
 
 
 def parse_engine_options(pairs: tuple[str, ...]) -> dict[str, Any]:
@@ -32,22 +39,21 @@ def parse_engine_options(pairs: tuple[str, ...]) -> dict[str, Any]:
 @click.option("--engine", "engine", multiple=True, metavar="K=V", help="vLLM engine option; may be repeated.")
 @click.option("--grid", type=click.Choice(["full", "quick"]), default="full", show_default=True)
 @click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True)
-@click.option("--hold-s", type=float, default=1.5, show_default=True, help="Length of a point's window.")
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--gpu", "gpus", multiple=True, type=int, help="NVML index of a GPU of the engine; default 0.")
+@click.option("--hold-s", type=HOLD, default=1.5, show_default=True, help="Length of a point's window.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--gpu", "gpus", multiple=True, type=int, help="NVML index to meter; default: the engine's GPUs."
+)
 @click.option("--stop-after", type=float, metavar="SECONDS", help="End cleanly then; run again to go on.")
 @click.option("--fit-only", is_flag=True, help="Measure nothing; fit the points that are in --out.")
 def cli(
     model: str | None,
     out: Path,
     engine: tuple[str, ...],
-    grid: Any,
-    repeats: int,
-    hold_s: float,
-    seed: int,
     gpus: tuple[int, ...],
-    stop_after: float | None,
     fit_only: bool,
+    stop_after: float | None,
+    **plan: Any,
 ) -> None:
     """Measure what steps cost on this GPU and fit a cost table to it.
 
@@ -55,23 +61,38 @@ def cli(
     on disk as soon as it is done; a run that was stopped goes on where it was when the same command is given
     again.
     """
-    if fit_only:
-        fit_table(out)
-        return
-    if model is None:
-        raise ValueError("--model is missing: name what to measure, or give --fit-only")
+    if not fit_only:
+        if model is None:
+            raise ValueError("--model is missing: name what to measure, or give --fit-only")
+        from calibrate.measure import Plan
 
-    from calibrate.measure import Plan, Unfinished, measure
-
-    tools = _instruments(model, out, parse_engine_options(engine), gpus or (0,))
-    plan = Plan(grid=grid, repeats=repeats, seed=seed, hold_s=hold_s, stop_after_s=stop_after)
-    try:
-        points = measure(out, plan, tools, _say)
-    except Unfinished as unfinished:
-        _say(f"{unfinished}; give the same command again to go on")
-        return
-    _say(f"all {len(points)} points are measured; fitting")
+        if not _is_measured(
+            model, out, parse_engine_options(engine), gpus, Plan(stop_after_s=stop_after, **plan)
+        ):
+            return
     fit_table(out)
+
+
+def _is_measured(model: str, out: Path, options: dict[str, Any], gpus: tuple[int, ...], plan: "Plan") -> bool:
+    """Measure what is left of the grid and return whether that was all."""
+    from tempfile import TemporaryDirectory
+
+    from calibrate.measure import Unfinished, measure
+
+    if (out / "points.parquet").exists() and not (out / "points.jsonl").exists():
+        raise ValueError(f"{out} holds a calibration that is finished; give --fit-only, or another --out")
+    with TemporaryDirectory(prefix="replay-calibrate-") as scratch:
+        tools = _instruments(model, options, gpus, Path(scratch))
+        try:
+            points = measure(out, plan, tools, _say)
+        except Unfinished as unfinished:
+            _say(f"{unfinished}; give the same command again to go on")
+            return False
+        except KeyboardInterrupt:
+            _say(f"interrupted; what was measured is in {out}: give the same command again to go on")
+            raise
+    _say(f"all {len(points)} points are measured; fitting")
+    return True
 
 
 def fit_table(out: Path) -> None:
@@ -110,38 +131,57 @@ def _say(text: str) -> None:
     click.echo(text, err=True)
 
 
-def _instruments(model: str, out: Path, options: dict[str, Any], gpus: tuple[int, ...]) -> Any:
-    import hashlib
+def _instruments(model: str, options: dict[str, Any], gpus: tuple[int, ...], scratch: Path) -> "Instruments":
+    """Return the engine and the meter, neither started, the meter's samples and the step log in `scratch`.
 
+    Raises:
+        ValueError: There is no vLLM, no such model or no GPU that can be metered, or somebody computes on it.
+    """
+    import os
+
+    from backends.gpu_watch import GpuWatch, engine_gpus
     from backends.meter import Meter
-    from backends.nvml import open_gpus
     from backends.step_log import read_steps
     from backends.vllm_engine import VllmEngine
     from calibrate.measure import Instruments
 
-    out.mkdir(parents=True, exist_ok=True)
-    step_log = out / "steps.bin"
-    step_log.write_bytes(b"")
-    with open_gpus(gpus) as opened:
-        facts = [gpu.facts() for gpu in opened]
-    if any(fact.mig for fact in facts):
+    step_log = scratch / "steps.bin"
+    engine = VllmEngine(model, options, step_log)
+    used = engine_gpus(options, os.environ)
+    if gpus and set(gpus) != set(used):
+        given, right = (", ".join(map(str, sorted(indices))) for indices in (gpus, used))
         raise ValueError(
-            "MIG is on: an instance reports its whole GPU's energy; measure on a GPU without MIG"
+            f"--gpu is {given}, but the engine will use {right}; set CUDA_VISIBLE_DEVICES={given} too"
         )
-    for fact in facts:
-        if fact.process_ids:
-            raise ValueError(
-                f"process {fact.process_ids[0]} computes on the GPU; its energy would be counted too"
-            )
+    watch = GpuWatch(used, used)
+    strangers = watch.foreign_process_ids()
+    if strangers:
+        raise ValueError(f"process {strangers[0]} computes on the GPU; its energy would be counted too")
     return Instruments(
-        engine=VllmEngine(model, options, step_log),
-        meter=Meter(out / "meter.bin", gpus),
+        engine=engine,
+        meter=Meter(scratch / "meter.bin", used),
         steps_since=lambda since_s: read_steps(step_log, since_s),
-        gpu={
-            "name": facts[0].name,
-            "driver": facts[0].driver,
-            "power_limit_w": facts[0].power_limit_w,
-            "gpus": len(facts),
-            "hashes": [hashlib.sha256(fact.uuid.encode()).hexdigest()[:16] for fact in facts],
-        },
+        watch=watch,
+        gpu=_gpu_facts(watch),
     )
+
+
+def _gpu_facts(watch: "GpuWatch") -> dict[str, Any]:
+    """Return what the table says about the metered GPUs.
+
+    Raises:
+        ValueError: They differ, or do not tell their power limit.
+    """
+    first = watch.facts[0]
+    for fact in watch.facts:
+        if (fact.name, fact.power_limit_w) != (first.name, first.power_limit_w):
+            raise ValueError(f"the engine spans {first.name} and {fact.name}; a table is of equal GPUs")
+    if first.power_limit_w is None:
+        raise ValueError(f"NVML does not tell the power limit of {first.name}, which a table needs")
+    return {
+        "name": first.name,
+        "driver": first.driver,
+        "power_limit_w": first.power_limit_w,
+        "gpus": len(watch.facts),
+        "hashes": watch.uuid_hashes(),
+    }

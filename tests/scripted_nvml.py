@@ -40,8 +40,9 @@ class ScriptedNvml:
         self.say(-1.0, ALL, reasons=0, mig=0)
 
     def add_gpu(self, index: int, power_w: float) -> None:
-        """Add a GPU that draws `power_w` from the script's beginning on."""
-        self.say(-1.0, index, name=f"NVIDIA Invented {index}", uuid=f"GPU-{index:08d}", power_w=power_w)
+        """Add a GPU that has drawn 50 kJ before, and draws `power_w` from the script's beginning on."""
+        self.say(-1.0, index, name=f"NVIDIA Invented {index}", uuid=f"GPU-{index:08d}")
+        self.say(-1.0, index, jump_j=50_000, power_w=power_w)
 
     def say(self, time_s: float, gpu: int | str, **values: str | float) -> None:
         """Append lines: from `time_s` on these hold for the GPU, or for all of them."""

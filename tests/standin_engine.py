@@ -11,6 +11,8 @@ import numpy as np
 
 from backends.step_log import STEP
 
+IDLE_W, DECODE_W, PREFILL_W = 120.0, 450.0, 700.0
+
 
 @dataclass(slots=True)
 class Sequence:
@@ -31,7 +33,11 @@ class Sequence:
 
 
 class StandInEngine:
-    """Chunked prefill under a token budget; a step takes `step_s(prefill_tokens, decode_seqs)`."""
+    """Chunked prefill under a token budget; a step takes `step_s(prefill_tokens, decode_seqs)`.
+
+    `draw(watts)` is called whenever its power changes: 120 W without work, 450 W when it decodes, 700 W when
+    it prefills.
+    """
 
     def __init__(
         self,
@@ -40,16 +46,20 @@ class StandInEngine:
         budget: int = 512,
         max_num_seqs: int = 32,
         fail_after: int | None = None,
+        draw: Callable[[float], None] = lambda watts: None,  # noqa: ARG005
     ) -> None:
         self._step_log = step_log
         self._step_s = step_s
         self._budget = budget
         self._max_num_seqs = max_num_seqs
-        self._fail_after = fail_after
+        self.fail_after = fail_after
+        self._draw = draw
+        self._power_w = 0.0
         self._sequences: list[Sequence] = []
         self._wake = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
         self.starts = 0
+        self.is_stopped = False
 
     async def start(self) -> None:
         self.starts += 1
@@ -95,6 +105,7 @@ class StandInEngine:
                 self._sequences.remove(sequence)
 
     def stop(self) -> None:
+        self.is_stopped = True
         if self._loop is not None:
             self._loop.cancel()
 
@@ -102,6 +113,7 @@ class StandInEngine:
         steps = 0
         while True:
             if not self._sequences:
+                self._draw_if_new(IDLE_W)
                 self._wake.clear()
                 await self._wake.wait()
             scheduled_s = time.monotonic()
@@ -111,9 +123,10 @@ class StandInEngine:
             prefill_tokens = sum(n for _, n in chunks)
             pairs = sum(n * (s.computed + (n + 1) / 2) for s, n in chunks)
             kv_tokens = sum(s.computed + 1 for s in decodes)
+            self._draw_if_new(PREFILL_W if chunks else DECODE_W)
             await asyncio.sleep(self._step_s(prefill_tokens, len(decodes)))
             steps += 1
-            failed = self._fail_after is not None and steps > self._fail_after
+            failed = self.fail_after is not None and steps > self.fail_after
             for sequence, tokens in batch:
                 sequence.computed += tokens
                 if failed:
@@ -135,6 +148,11 @@ class StandInEngine:
             )
             with open(self._step_log, "ab") as out:
                 out.write(np.array([row], dtype=STEP).tobytes())
+
+    def _draw_if_new(self, power_w: float) -> None:
+        if power_w != self._power_w:
+            self._power_w = power_w
+            self._draw(power_w)
 
     def _schedule(self) -> list[tuple[Sequence, int]]:
         budget, batch = self._budget, []

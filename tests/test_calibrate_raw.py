@@ -59,7 +59,7 @@ def raw_points() -> st.SearchStrategy[RawPoint]:
         counter=pairs(2, energies),
         power=pairs(2, energies),
         requests=pairs(3, times),
-        clock_mhz=st.floats(0.0, 3000.0),
+        clock_mhz=st.floats(0.0, 3000.0) | st.just(float("nan")),
         temperature_c=st.floats(0.0, 100.0),
         throttle_reasons=st.integers(0, 2**9 - 1),
     )

@@ -1,0 +1,111 @@
+"""A calibration without a GPU: a stand-in engine, and the real meter on a scripted GPU that draws its watts."""
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scripted_nvml import ScriptedNvml
+from standin_engine import StandInEngine
+
+from backends.meter import Meter
+from backends.step_log import read_steps
+from calibrate import grid, loads
+from calibrate.grid import Point
+from calibrate.measure import BEFORE_S, Instruments, Plan, measure
+from calibrate.raw import RawPoint
+
+TICK_S = 0.05
+PLAN = Plan(grid="quick", repeats=1, hold_s=0.3, bare_idle_s=0.3)
+FEW = (
+    Point("decode", batch=4, context_tokens=16),
+    Point("prefill", chunk_tokens=64, streams=2),
+    Point("mixed", batch=2, context_tokens=16, chunk_tokens=64, streams=1),
+)
+GPU = {"name": "NVIDIA Invented 0", "driver": "580.0", "power_limit_w": 700.0, "gpus": 1, "hashes": ["aa"]}
+
+
+class ReadMeter:
+    """The meter, noting what was read: when each point began, and the largest gap between samples."""
+
+    def __init__(self, path: Path) -> None:
+        self._meter = Meter(path, (0,))
+        self.zeros_s: list[float] = []
+        self.gap_s = 0.0
+
+    def __enter__(self) -> "ReadMeter":
+        self._meter.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._meter.__exit__()
+
+    def samples(self, since_s: float) -> NDArray[np.void]:
+        samples = self._meter.samples(since_s)
+        self.zeros_s.append(since_s + BEFORE_S)
+        self.gap_s = max(self.gap_s, float(np.diff(samples["time_s"]).max()))
+        return samples
+
+
+@dataclass(slots=True)
+class Company:
+    """A watch on GPUs that tells what it is told."""
+
+    strangers: tuple[int, ...] = ()
+    refusal: str = ""
+
+    def engine_is_up(self) -> None:
+        if self.refusal:
+            raise ValueError(self.refusal)
+
+    def foreign_process_ids(self) -> tuple[int, ...]:
+        return self.strangers
+
+
+@dataclass(slots=True)
+class Bench:
+    """Everything that `measure` needs, on a scripted GPU that draws what the engine says."""
+
+    nvml: ScriptedNvml
+    folder: Path
+    said: list[str] = field(default_factory=list)
+    company: Company = field(default_factory=Company)
+
+    def now_s(self) -> float:
+        return time.monotonic() - self.nvml.zero_s
+
+    def tools(self, gpu: dict[str, Any] | None = None, **engine: Any) -> Instruments:
+        step_log = self.folder.parent / "steps.bin"
+
+        def draw(power_w: float) -> None:
+            self.nvml.say(self.now_s(), 0, power_w=power_w)
+
+        return Instruments(
+            engine=StandInEngine(step_log, step_s, draw=draw, **engine),
+            meter=ReadMeter(self.folder.parent / "meter.bin"),
+            steps_since=lambda since_s: read_steps(step_log, since_s),
+            watch=self.company,
+            gpu=dict(gpu or GPU),
+        )
+
+    def measure(self, plan: Plan = PLAN, tools: Instruments | None = None) -> list[RawPoint]:
+        return measure(self.folder, plan, tools or self.tools(), self.said.append)
+
+
+def step_s(prefill_tokens: int, decode_seqs: int) -> float:
+    return 0.002 + 2e-6 * prefill_tokens + 1e-5 * decode_seqs
+
+
+@pytest.fixture
+def bench(nvml: ScriptedNvml, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """Return a bench whose loads settle fast, and whose counter ticks fast."""
+    nvml.add_gpu(0, 80)
+    nvml.say(-1.0, 0, tick_s=TICK_S)
+    monkeypatch.setattr(loads, "SETTLE_S", 0.05)
+    monkeypatch.setattr(loads, "REST_S", 0.2)
+    monkeypatch.setattr(loads, "WARM_UPS", ((50, 4),))
+    monkeypatch.setattr(grid, "QUICK", FEW)
+    return Bench(nvml, tmp_path / "calibration")
