@@ -1,4 +1,4 @@
-"""A calibration without a GPU: a stand-in engine, and the real meter on a scripted GPU that draws its watts."""
+"""A calibration without a GPU: a stand-in engine, and the real meter on a scripted GPU that follows it."""
 
 import time
 from dataclasses import dataclass, field
