@@ -12,6 +12,7 @@ import numba
 import numba.core.config
 
 config: Any = numba.core.config
+njit: Any = numba.njit
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -33,7 +34,7 @@ def _compiled(function: Function, **flags: Any) -> Function:
     elsewhere = config.CACHE_DIR
     config.CACHE_DIR = cache_folder()
     try:
-        faster: Any = numba.njit(cache=True, _nrt=False, **flags)(function)
+        faster = njit(cache=True, _nrt=False, **flags)(function)
     finally:
         config.CACHE_DIR = elsewhere
     return cast(Function, faster)

@@ -13,10 +13,12 @@ from sim.compiled import compiled
 from sim.engine_state import FLIGHT_OUTPUT_S, GPU_END_S, INPUT_HEAD, NOW_S, RUNS_ALLOWED, Engine
 from sim.gpu_step import Load, add_energy, run_on_gpu
 from sim.host_time import process_s
-from sim.scheduler import begin_step
+from sim.kv_blocks import take_blocks
+from sim.scheduler import begin_step, note_known_blocks
 from sim.scheduler_state import (
     BLOCKS,
     COMPUTED,
+    CROSSERS,
     FREE_BLOCKS,
     HEAD_BLOCKED,
     IN_FLIGHT,
@@ -73,14 +75,12 @@ def run_decodes(e: Engine, open_until_s: float) -> int:
     kv_tokens = kv_tokens_of_next_step(s)
     find_crossings(s)
     before_s = min(open_until_s, next_input_s(e))
-    running, block_size = s.number[RUNNING], s.rules.block_size
+    running = s.number[RUNNING]
     steps = 0
     each_j = kv_token_j = growth_j = 0.0
     while steps < most and has_room(e) and (steps == 0 or e.tally[NOW_S] < before_s):
-        new_blocks = s.crossing[steps % block_size]
-        if new_blocks > s.number[FREE_BLOCKS]:
+        if not took_new_blocks(s, steps):
             break
-        s.number[FREE_BLOCKS] -= new_blocks
         begin_step(s)
         decided_s = e.tally[NOW_S]
         load = Load(0, 0, 0.0, running, kv_tokens)
@@ -119,10 +119,40 @@ def kv_tokens_of_next_step(s: Scheduler) -> int:
 
 @compiled
 def find_crossings(s: Scheduler) -> None:
-    """Count in `s.crossing` how many sequences need a new block in each step of a run."""
+    """Sort the running seats by the step of a run in which they first want a new block, into CROSSERS."""
+    block_size = s.rules.block_size
     s.crossing[:] = 0
     for place in range(s.number[RUNNING]):
-        s.crossing[-s.seats[s.seating[ORDER, place], COMPUTED] % s.rules.block_size] += 1
+        s.crossing[first_crossing(s, s.seating[ORDER, place])] += 1
+    end = 0
+    for step in range(block_size + 1):
+        end += s.crossing[step]
+        s.crossing[step] = end
+    for place in range(s.number[RUNNING] - 1, -1, -1):
+        step = first_crossing(s, s.seating[ORDER, place])
+        s.crossing[step] -= 1
+        s.seating[CROSSERS, s.crossing[step]] = s.seating[ORDER, place]
+
+
+@compiled
+def first_crossing(s: Scheduler, seat: int) -> int:
+    """Return the step of a run in which a sequence first wants a new block."""
+    return int(-s.seats[seat, COMPUTED] % s.rules.block_size)
+
+
+@compiled
+def took_new_blocks(s: Scheduler, step: int) -> bool:
+    """Give a block to each sequence that wants one in this step of a run, if there are as many."""
+    first = s.crossing[step % s.rules.block_size]
+    behind = s.crossing[step % s.rules.block_size + 1]
+    if behind - first > s.number[FREE_BLOCKS]:
+        return False
+    if s.rules.caches:
+        for place in range(first, behind):
+            take_blocks(s, s.seating[CROSSERS, place], 1)
+    else:
+        s.number[FREE_BLOCKS] -= behind - first
+    return True
 
 
 @compiled
@@ -157,3 +187,4 @@ def update_requests(e: Engine, steps: int, shares: Shares) -> None:
         s.seats[seat, COMPUTED] += steps
         s.seats[seat, BLOCKS] = (s.seats[seat, COMPUTED] + block_size - 1) // block_size
         s.requests[row, RECEIVED] += steps
+        note_known_blocks(s, seat)

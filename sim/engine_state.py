@@ -5,8 +5,9 @@ from typing import NamedTuple
 import numpy as np
 
 from sim.host_time import HostTime
+from sim.new_scheduler import new_scheduler
 from sim.options import EngineOptions
-from sim.scheduler_state import NOBODY, RESULT_COLUMNS, Scheduler, new_scheduler
+from sim.scheduler_state import NOBODY, RESULT_COLUMNS, Scheduler
 from sim.step_cost import Coefficients, new_state
 from sim.table import CostTable
 from traces.trace import Floats, Ints, Trace

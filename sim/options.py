@@ -1,5 +1,6 @@
 """Engine options, with vLLM's names and meanings."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
@@ -24,6 +25,7 @@ class EngineOptions:
         scheduling_policy: Who goes first, `fcfs` or `priority`.
         enable_prefix_caching: Whether equal prefixes share KV blocks.
         async_scheduling: Whether a step is scheduled while the one before it runs.
+        vllm_version: Whose scheduling rules hold, 0.20 or newer; docs/fidelity.md says what changed when.
 
     Raises:
         ValueError: A value or a combination that vLLM refuses.
@@ -39,6 +41,7 @@ class EngineOptions:
     scheduling_policy: SchedulingPolicy = "fcfs"
     enable_prefix_caching: bool = True
     async_scheduling: bool = True
+    vllm_version: str = "0.25.1"
 
     def __post_init__(self) -> None:
         for name, least in LEAST.items():
@@ -47,6 +50,8 @@ class EngineOptions:
         if self.scheduling_policy not in get_args(SchedulingPolicy):
             known = ", ".join(get_args(SchedulingPolicy))
             raise ValueError(f"scheduling_policy must be one of {known}, got {self.scheduling_policy!r}")
+        if not re.fullmatch(r"0\.(2[0-9]|[3-9][0-9])(\.\d+)*", self.vllm_version):
+            raise ValueError(f"vllm_version must be 0.20 or newer, like 0.25.1, got {self.vllm_version!r}")
         if self.max_num_batched_tokens < self.max_num_seqs:
             raise ValueError(
                 f"max_num_batched_tokens must be >= max_num_seqs ({self.max_num_seqs}), "

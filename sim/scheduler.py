@@ -5,11 +5,21 @@ catches up with what it has; the step that makes it catch up samples one token m
 """
 
 from sim.compiled import compiled
-from sim.kv_blocks import blocks_for, free_blocks, missing_blocks, take_blocks
+from sim.kv_blocks import (
+    blocks_to_admit,
+    find_hits,
+    free_blocks,
+    missing_blocks,
+    register_full_blocks,
+    take_blocks,
+    take_hits,
+)
 from sim.scheduler_state import (
     BATCH_SIZE,
     BLOCKS,
     BUDGET_LEFT,
+    CACHED,
+    CHUNK_LIMIT,
     COMPUTED,
     CONTEXT,
     FINISHED_HEAD,
@@ -61,10 +71,18 @@ def schedule(s: Scheduler) -> None:
     s.number[BATCH_SIZE] = 0
     s.number[VICTIMS] = 0
     s.number[BUDGET_LEFT] = s.rules.budget
+    s.number[CHUNK_LIMIT] = chunk_limit(s)
     schedule_running(s)
     if s.number[VICTIMS] == 0:
         admit_waiting(s)
     launch(s)
+
+
+@compiled
+def chunk_limit(s: Scheduler) -> int:
+    """Return the longest chunk of a prompt; newer versions set no limit for a request that is alone."""
+    is_alone = s.number[RUNNING] + s.number[WAITING] <= 1
+    return s.rules.budget if is_alone and s.rules.spares_lone_prompts else s.rules.longest_chunk
 
 
 @compiled
@@ -84,17 +102,29 @@ def schedule_running(s: Scheduler) -> None:
         if tokens == 0:
             place += 1
             continue
-        while missing_blocks(s, seat, tokens) > s.number[FREE_BLOCKS]:
-            victim_place = choose_victim(s)
-            victim = s.seating[ORDER, victim_place]
-            if was_withdrawn(s, victim):
-                place -= 1
-            preempt(s, victim_place)
-            if victim == seat:
-                return
-        take_blocks(s, seat, missing_blocks(s, seat, tokens))
-        add_to_batch(s, seat, tokens)
-        place += 1
+        place = make_room(s, place, tokens)
+        if s.seats[seat, ROW] != NOBODY:
+            extend(s, seat, tokens)
+            place += 1
+        elif not s.rules.outlives_own_preemption:
+            return
+
+
+@compiled
+def make_room(s: Scheduler, place: int, tokens: int) -> int:
+    """Preempt until the running request at `place` finds its blocks or is itself preempted.
+
+    Returns:
+        Where the walk goes on: victims ahead of it have moved it back.
+    """
+    seat = s.seating[ORDER, place]
+    while s.seats[seat, ROW] != NOBODY and missing_blocks(s, seat, tokens) > s.number[FREE_BLOCKS]:
+        victim = choose_victim(s)
+        is_ahead = s.rules.always_steps_back and victim < place
+        if was_withdrawn(s, s.seating[ORDER, victim]) or is_ahead:
+            place -= 1
+        preempt(s, victim)
+    return place
 
 
 @compiled
@@ -108,7 +138,7 @@ def wanted_tokens(s: Scheduler, seat: int) -> int:
     if sampling > 0 and computed + 2 - sampling >= most:
         return 0
     behind = s.requests[row, PROMPT_TOKENS] + s.requests[row, RECEIVED] + sampling - computed
-    return min(int(behind), s.rules.longest_chunk, int(s.number[BUDGET_LEFT]))
+    return min(int(behind), int(s.number[CHUNK_LIMIT]), int(s.number[BUDGET_LEFT]))
 
 
 @compiled
@@ -149,7 +179,7 @@ def preempt(s: Scheduler, place: int) -> None:
     for later in range(place + 1, s.number[RUNNING]):
         s.seating[ORDER, later - 1] = s.seating[ORDER, later]
     s.number[RUNNING] -= 1
-    leave_seat(s, seat)
+    leave_seat(s, seat, True)
     rejoin(s, row)
     s.seating[VICTIM_ROWS, s.number[VICTIMS]] = row
     s.number[VICTIMS] += 1
@@ -158,26 +188,33 @@ def preempt(s: Scheduler, place: int) -> None:
 
 @compiled
 def admit_waiting(s: Scheduler) -> None:
-    """Admit from the head of the waiting while there are seats, budget and blocks; nobody overtakes it."""
+    """Admit from the head of the waiting while there are seats, budget and blocks; nobody overtakes it.
+
+    All that a request has must find blocks, though they are taken only as it is computed.
+    """
     while s.number[WAITING] > 0 and s.number[BUDGET_LEFT] > 0 and s.number[RUNNING] < s.rules.max_seqs:
         row = first(s)
         length = s.requests[row, PROMPT_TOKENS] + s.requests[row, RECEIVED]
-        tokens = min(length, s.rules.longest_chunk)
+        hits = find_hits(s, row, length)
+        cached = hits * s.rules.block_size
+        tokens = min(length - cached, s.number[CHUNK_LIMIT])
         is_refused = tokens > s.number[BUDGET_LEFT] and not s.rules.chunks_prompts
-        if is_refused or not fits_whole(s, length):
+        if is_refused or blocks_to_admit(s, length, hits) > s.number[FREE_BLOCKS]:
             s.number[HEAD_BLOCKED] = 1
             return
         leave_first(s)
         seat = take_seat(s, row, length)
-        tokens = min(tokens, s.number[BUDGET_LEFT])
-        take_blocks(s, seat, missing_blocks(s, seat, tokens))
-        add_to_batch(s, seat, tokens)
+        take_hits(s, seat, hits)
+        s.seats[seat, COMPUTED] = cached
+        extend(s, seat, min(tokens, s.number[BUDGET_LEFT]))
 
 
 @compiled
-def fits_whole(s: Scheduler, length: int) -> bool:
-    """Say whether `length` tokens fit into the free blocks: a check only, they are not reserved."""
-    return blocks_for(length, s.rules.block_size) <= int(s.number[FREE_BLOCKS])
+def extend(s: Scheduler, seat: int, tokens: int) -> None:
+    """Let the request compute `tokens` in the step being composed, with the blocks that this takes."""
+    take_blocks(s, seat, missing_blocks(s, seat, tokens))
+    register_full_blocks(s, seat, tokens)
+    add_to_batch(s, seat, tokens)
 
 
 @compiled
@@ -196,9 +233,9 @@ def take_seat(s: Scheduler, row: int, length: int) -> int:
 
 
 @compiled
-def leave_seat(s: Scheduler, seat: int) -> None:
+def leave_seat(s: Scheduler, seat: int, returns: bool) -> None:
     """Empty the seat of a request that stops running, and free its blocks; `order` is the caller's matter."""
-    free_blocks(s, seat)
+    free_blocks(s, seat, returns)
     s.seats[seat, ROW] = NOBODY
     s.seating[SPARE, s.number[SPARE_SEATS]] = seat
     s.number[SPARE_SEATS] += 1
@@ -252,6 +289,7 @@ def process_output(s: Scheduler, results: Floats, client_s: float) -> None:
         s.requests[row, RECEIVED] += 1
         if is_seated:
             s.seats[seat, SAMPLING] -= 1
+            note_known_blocks(s, seat)
         if s.requests[row, RECEIVED] == 1:
             results[row, FIRST_TOKEN_S] = client_s
         if s.requests[row, RECEIVED] == s.requests[row, OUTPUT_TOKENS]:
@@ -263,10 +301,17 @@ def process_output(s: Scheduler, results: Floats, client_s: float) -> None:
 
 
 @compiled
+def note_known_blocks(s: Scheduler, seat: int) -> None:
+    """Count the blocks whose content an output has made known."""
+    known = (s.seats[seat, COMPUTED] - s.seats[seat, SAMPLING]) // s.rules.block_size
+    s.seats[seat, CACHED] = max(s.seats[seat, CACHED], known)
+
+
+@compiled
 def finish(s: Scheduler, seat: int, row: int, is_seated: bool) -> None:
     """Let go of a request that has all its tokens, be it preempted while the last one was in flight."""
     if is_seated:
-        leave_seat(s, seat)
+        leave_seat(s, seat, False)
     else:
         leave(s, row)
     append(s.requests, s.number, FINISHED_HEAD, FINISHED_TAIL, row)

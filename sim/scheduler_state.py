@@ -7,10 +7,7 @@ Python: what belongs together is one array, its columns or entries named here.
 
 from typing import NamedTuple
 
-import numpy as np
-
-from sim.options import EngineOptions
-from traces.trace import Counts, Ints, Trace
+from traces.trace import Counts, Ints
 
 NOBODY = -1
 """Ends a list, and marks an empty seat: arrays have no None."""
@@ -37,10 +34,11 @@ NOBODY = -1
     UNFLUSHED,  # 1: a finished request has not been told to the workers
     FLIGHT_SIZE,  # requests in flight 0; those in flight 1 are the next entry
     _,
+    CHUNK_LIMIT,  # longest chunk in the step being composed
     FLIGHT_SAMPLES,  # those of them that get a token; likewise
     _,
     COUNTS,  # how many counts there are
-) = range(24)
+) = range(25)
 (
     PROMPT_TOKENS,
     OUTPUT_TOKENS,
@@ -56,8 +54,9 @@ NOBODY = -1
     SAMPLING,  # tokens that steps in flight will sample (vLLM: num_output_placeholders)
     BLOCKS,  # KV blocks held
     PREFILL_UNTIL,  # tokens to compute before it decodes: those that it had when it was admitted
+    CACHED,  # leading blocks whose content is known, by prefix caching
     SEAT_COLUMNS,
-) = range(6)
+) = range(7)
 (
     _,
     SEAT,  # who is in the step
@@ -65,9 +64,25 @@ NOBODY = -1
     CONTEXT,  # tokens that were computed before
     BATCH_COLUMNS,
 ) = range(5)
-ORDER, SPARE, VICTIM_ROWS = range(
-    3
-)  # seats in order of admission; empty seats, a stack; rows preempted in a step
+(
+    ORDER,  # seats in order of admission
+    SPARE,  # empty seats, a stack
+    VICTIM_ROWS,  # rows preempted in a step
+    CROSSERS,  # seats of a decode run by the step in which they first want a new block
+    LISTS,
+) = range(5)
+(
+    USERS,  # requests that hold the block
+    BEFORE,  # the free block before it in the queue, a ring through the null block
+    BEHIND,  # the free block behind it
+    BUCKET_FIRST,  # first block whose key ends like this row's number
+    BUCKET_NEXT,  # the next such block
+    BLOCK_COLUMNS,
+) = range(6)
+NULL_BLOCK = 0
+"""vLLM's null block, which nobody gets: here the ends of the queue, and no block."""
+NO_KEY, SPENT_KEY = -1, -2
+"""Of a block that is not full, and of one whose content nobody will look for; other keys are findable."""
 (
     INPUT_S,  # when it reaches the engine core
     FIRST_TOKEN_S,  # when its first and its last token reach the client
@@ -86,7 +101,13 @@ class Rules(NamedTuple):
     longest_chunk: int
     chunks_prompts: bool
     by_priority: bool
+    caches: bool
+    hash_tokens: int
     depth: int
+    frees_to_front: bool
+    spares_lone_prompts: bool
+    always_steps_back: bool
+    outlives_own_preemption: bool
 
 
 class Scheduler(NamedTuple):
@@ -99,10 +120,16 @@ class Scheduler(NamedTuple):
         batch: The step being composed, in vLLM's order, columns SEAT to CONTEXT, shape
             (max_num_seqs, BATCH_COLUMNS).
         flights: Who gets a token from each step in flight, columns ROW and SEAT, shape (2, max_num_seqs, 2).
-        seating: Lists ORDER, SPARE and VICTIM_ROWS, shape (3, max_num_seqs).
+        seating: Lists ORDER to CROSSERS, shape (LISTS, max_num_seqs).
         heap: The waiting requests under the priority policy, shape (requests,), else (0,).
-        crossing: Sequences that need a new block in step i of a decode run, at i modulo the block size, shape
-            (block_size,).
+        crossing: Where the seats begin in CROSSERS that want a new block in step i of a decode run, at i
+            modulo the block size, shape (block_size + 1,).
+        blocks: With prefix caching, columns USERS to BUCKET_NEXT, shape (blocks up to a power of two,
+            BLOCK_COLUMNS).
+        keys: Key of each block's content, shape (blocks,).
+        tables: Blocks that each seat holds, last the hits found for an admission, shape
+            (max_num_seqs + 1, blocks).
+        prompt_ids, prompt_offsets: What the trace says about equal prefixes, as in `PrefixBlocks`.
         number: Single numbers, by the names above, shape (COUNTS,).
     """
 
@@ -114,39 +141,9 @@ class Scheduler(NamedTuple):
     seating: Ints
     heap: Counts
     crossing: Ints
+    blocks: Counts
+    keys: Ints
+    tables: Counts
+    prompt_ids: Ints
+    prompt_offsets: Ints
     number: Ints
-
-
-def new_scheduler(trace: Trace, options: EngineOptions) -> Scheduler:
-    """Return a scheduler that has seen none of the trace's requests."""
-    seats = options.max_num_seqs
-    by_priority = options.scheduling_policy == "priority"
-    requests = np.zeros((len(trace), REQUEST_COLUMNS), np.int32)
-    requests[:, PROMPT_TOKENS] = trace.prompt_tokens
-    requests[:, OUTPUT_TOKENS] = trace.output_tokens
-    requests[:, PRIORITY] = 0 if trace.is_offline is None else trace.is_offline
-    seating = np.zeros((3, seats), np.int64)
-    seating[SPARE] = np.arange(seats)[::-1]
-    number = np.zeros(COUNTS, np.int64)
-    number[[WAITING_HEAD, WAITING_TAIL, FINISHED_HEAD, FINISHED_TAIL]] = NOBODY
-    number[FREE_BLOCKS] = options.num_gpu_blocks - 1
-    number[SPARE_SEATS] = seats
-    return Scheduler(
-        rules=Rules(
-            budget=options.max_num_batched_tokens,
-            max_seqs=seats,
-            block_size=options.block_size,
-            longest_chunk=options.long_prefill_token_threshold or options.max_num_batched_tokens,
-            chunks_prompts=options.enable_chunked_prefill,
-            by_priority=by_priority,
-            depth=2 if options.async_scheduling else 1,
-        ),
-        requests=requests,
-        seats=np.full((seats, SEAT_COLUMNS), NOBODY),
-        batch=np.zeros((seats, BATCH_COLUMNS), np.int64),
-        flights=np.zeros((2, seats, 2), np.int64),
-        seating=seating,
-        heap=np.zeros(len(trace) if by_priority else 0, np.int32),
-        crossing=np.zeros(options.block_size, np.int64),
-        number=number,
-    )

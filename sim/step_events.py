@@ -34,12 +34,12 @@ from sim.scheduler_state import (
 
 @compiled
 def has_room(e: Engine) -> bool:
-    """Say whether one more step can be told in full."""
+    """Say whether one more step can be told in full: at worst, every request arrives before it."""
     if e.number[PIECES] + 2 > len(e.pieces):
         return False
     if len(e.steps) == 0:
         return True
-    most_events = 3 * e.scheduler.rules.max_seqs
+    most_events = len(e.scheduler.requests) + 2 * e.scheduler.rules.max_seqs
     return bool(e.number[STEPS_TOLD] < len(e.steps) and e.number[EVENTS_TOLD] + most_events <= len(e.events))
 
 
