@@ -19,10 +19,10 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 def compiled(function: Function) -> Function:
     """Return `function` compiled on its first call and kept on disk, its float operations unchanged.
 
-    It makes no arrays, so Numba need not count references to them: counting took far longer than the work.
-    Only compiled functions can call it: leaving out the way in from Python saves a third of the compilation.
+    Only compiled functions can call it. They contain it: handing over a dozen arrays would cost more than most
+    functions do. It makes no arrays, so Numba need not count references, which took longer than the work itself.
     """
-    return _compiled(function, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+    return _compiled(function, forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
 def compiled_entry(function: Function) -> Function:

@@ -66,9 +66,11 @@ def small_options(**changes: object) -> EngineOptions:
     return EngineOptions(**{**options, **changes})  # type: ignore[arg-type]
 
 
-def serve(trace: Trace, options: EngineOptions, table: CostTable | None = None) -> SimulatedEngine:
+def serve(
+    trace: Trace, options: EngineOptions, table: CostTable | None = None, keeps_steps: bool = True
+) -> SimulatedEngine:
     """Release every request when it arrives, serve them all and close the engine at the last finish."""
-    engine = SimulatedEngine(trace, options, table or toy_table(), keeps_steps=True)
+    engine = SimulatedEngine(trace, options, table or toy_table(), keeps_steps=keeps_steps)
     for row, at_s in enumerate(trace.arrival_s.tolist()):
         while len(engine.advance(at_s).finished):
             pass

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from serving import Step, serve, small_options, steps_of, trace_of
 
 from sim.options import EngineOptions
+from traces.reading import read_trace
 from traces.trace import PrefixBlocks, Trace
 
 PYTHON = os.environ.get("REPLAY_VLLM_PYTHON")
@@ -200,3 +201,37 @@ def test_every_step_of_random_workloads_is_vllms(
 def test_the_random_workloads_met_the_hard_cases(oracle: Oracle, met: dict[str, Counter[str]]) -> None:
     print(f"vLLM {oracle.version}: {dict(met[oracle.version])}")
     assert min(met[oracle.version][name] for name in ("preemptions", "hits", "waits")) >= EXAMPLES // 10
+
+
+SHARED = Path(__file__).parents[2] / "shared" / "traces"
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("async_scheduling", [True, False], ids=["async", "sync"])
+@pytest.mark.parametrize(
+    ("name", "num_gpu_blocks"),
+    [
+        ("AzureLLMInferenceTrace_conv.csv", 8000),
+        ("AzureLLMInferenceTrace_code.csv", 4000),
+        ("mooncake_conversation_trace.jsonl", 30000),
+    ],
+)
+def test_every_step_of_a_real_trace_is_vllms(
+    oracle: Oracle, name: str, num_gpu_blocks: int, async_scheduling: bool
+) -> None:
+    """The first 2,000 requests, five times as fast as they came, on a KV cache that they overflow."""
+    if not (SHARED / name).exists():
+        pytest.skip(f"no ../shared/traces/{name}")
+    trace = read_trace(SHARED / name).take(np.arange(2000))
+    trace = replace(trace, arrival_s=trace.arrival_s / 5)
+    options = EngineOptions(
+        max_num_batched_tokens=8192,
+        max_num_seqs=256,
+        num_gpu_blocks=num_gpu_blocks,
+        async_scheduling=async_scheduling,
+        vllm_version=oracle.version,
+    )
+    met = assert_same_schedule(oracle, trace, options)
+    print(f"vLLM {oracle.version}, {name}: {dict(met)}")
+    assert met["waits"] > 0
+    assert met["hits"] > 0 or met["preemptions"] > 0

@@ -1,10 +1,12 @@
 """The scheduler, rule by rule, on workloads small enough to check by hand."""
 
+import numpy as np
 import pytest
 from serving import batches, serve, small_options, steps_of, trace_of
 from toy_table import toy_table
 
 from sim.engine import SimulatedEngine
+from traces.trace import PrefixBlocks, Trace
 
 
 def test_a_prompt_that_fits_is_prefilled_at_once_and_then_decodes_one_token_a_step() -> None:
@@ -130,3 +132,80 @@ def test_by_priority_the_least_important_gives_up_its_blocks_and_its_tokens() ->
     assert steps[3].preempted == [0]
     assert steps[3].batch == [(1, 1)]
     assert steps[2].batch == [(0, 1), (1, 1)]
+
+
+def prefix_of(hashes: list[list[int]], block_tokens: int) -> PrefixBlocks:
+    offsets = np.cumsum([0, *map(len, hashes)])
+    return PrefixBlocks(np.array([hash_ for row in hashes for hash_ in row]), offsets, block_tokens)
+
+
+def contexts(trace: Trace, **options: object) -> list[dict[int, int]]:
+    """Return how many tokens of each request in a step were computed before, or found in the cache."""
+    return [
+        step.context for step in steps_of(serve(trace, small_options(enable_prefix_caching=True, **options)))
+    ]
+
+
+def test_a_cached_prefix_is_not_computed_again() -> None:
+    trace = trace_of([12, 12], [1, 1], [0.0, 1.0], prefix=prefix_of([[7, 8, 9], [7, 8, 5]], 4))
+    assert contexts(trace) == [{0: 0}, {}, {1: 8}]
+
+
+def test_a_prefix_is_found_in_the_very_step_that_computes_it() -> None:
+    trace = trace_of([8, 9], [1, 1], prefix=prefix_of([[7, 8], [7, 8, 9]], 4))
+    assert contexts(trace) == [{0: 0, 1: 8}]
+
+
+def test_one_token_at_least_is_computed_of_a_prompt_that_is_cached_as_a_whole() -> None:
+    trace = trace_of([8, 8], [1, 1], [0.0, 1.0], prefix=prefix_of([[7, 8], [7, 8]], 4))
+    assert contexts(trace) == [{0: 0}, {}, {1: 4}]
+
+
+def test_equal_hashes_behind_different_ones_are_not_an_equal_prefix() -> None:
+    trace = trace_of([12, 12], [1, 1], [0.0, 1.0], prefix=prefix_of([[7, 8, 9], [6, 8, 9]], 4))
+    assert contexts(trace) == [{0: 0}, {}, {1: 0}]
+
+
+def test_a_hash_of_many_tokens_covers_all_its_blocks() -> None:
+    trace = trace_of([16, 16], [1, 1], [0.0, 1.0], prefix=prefix_of([[7, 8], [7, 5]], 8))
+    assert contexts(trace) == [{0: 0}, {}, {1: 8}]
+
+
+def test_a_block_of_many_hashes_is_cached_as_a_whole() -> None:
+    trace = trace_of(
+        [16, 16], [1, 1], [0.0, 1.0], prefix=prefix_of([[1, 2, 3, 4] * 2, [1, 2, 3, 4, 1, 2, 3, 5]], 2)
+    )
+    assert contexts(trace) == [{0: 0}, {}, {1: 12}]
+
+
+def test_the_end_of_a_freed_prompt_is_evicted_before_its_beginning() -> None:
+    # Six blocks. Row 0 leaves three of them cached; row 1 takes the other three and one of those: the last.
+    trace = trace_of(
+        [12, 16, 12], [1, 1, 1], [0.0, 1.0, 2.0], prefix=prefix_of([[1, 2, 3], [4, 5, 6, 7], [1, 2, 3]], 4)
+    )
+    assert contexts(trace, num_gpu_blocks=7)[-1] == {2: 8}
+
+
+def test_a_preempted_request_finds_its_own_blocks_again() -> None:
+    # Four blocks, two for each prompt. Row 0 takes a third one from row 1: that of its last tokens. The other one
+    # is found again.
+    trace = trace_of([8, 8], [4, 2])
+    steps = steps_of(serve(trace, small_options(num_gpu_blocks=5, enable_prefix_caching=True)))
+    assert [step.preempted for step in steps if step.preempted] == [[1]]
+    back = next(step for step in steps[2:] if 1 in step.context)
+    assert back.context[1] == 4
+    assert back.batch[-1] == (1, 5)
+
+
+def test_hashes_that_do_not_fit_the_block_size_are_refused() -> None:
+    trace = trace_of([12], [1], prefix=prefix_of([[1, 2]], 6))
+    with pytest.raises(
+        ValueError, match="block_size must divide the 6 tokens of a prefix hash of lengths or be a"
+    ):
+        SimulatedEngine(trace, small_options(enable_prefix_caching=True), toy_table())
+
+
+def test_newer_versions_do_not_cut_the_prompt_of_a_request_that_is_alone() -> None:
+    cut = {"long_prefill_token_threshold": 4}
+    assert batches([8], [1], **cut) == [[(0, 4)], [(0, 4)]]
+    assert batches([8], [1], vllm_version="0.32.0", **cut) == [[(0, 8)]]

@@ -7,12 +7,20 @@ import numpy as np
 from serving import serve, small_options, trace_of
 from toy_table import toy_table
 
+from traces.trace import PrefixBlocks
+
 KINDS: list[dict[str, Any]] = [
     {"async_scheduling": True},
     {"async_scheduling": False, "num_gpu_blocks": 20},
     {"async_scheduling": True, "num_gpu_blocks": 20, "scheduling_policy": "priority"},
     {"async_scheduling": True, "num_gpu_blocks": 20, "enable_prefix_caching": True},
+    {"async_scheduling": False, "max_num_seqs": 1, "vllm_version": "0.33.0"},
 ]
+
+
+def prefixes(draw: np.random.Generator, count: int) -> PrefixBlocks:
+    """Return block hashes of 8 tokens that often agree."""
+    return PrefixBlocks(draw.integers(0, 2, 7 * count), 7 * np.arange(count + 1), 8)
 
 
 def main() -> None:
@@ -21,8 +29,9 @@ def main() -> None:
     trace = trace_of(
         draw.integers(1, 50, count).tolist(),
         draw.integers(1, 25, count).tolist(),
-        np.cumsum(draw.exponential(0.02, count)).tolist(),
+        np.repeat(np.cumsum(draw.exponential(0.1, count // 5)), 5).tolist(),
         (draw.random(count) < 0.5).tolist(),
+        prefixes(draw, count),
     )
     table = toy_table(cap_w=500.0, allowance_j=5.0, tail_w=200.0, tail_s=0.05)
     print("plain" if os.environ["NUMBA_DISABLE_JIT"] == "1" else "compiled")
