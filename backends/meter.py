@@ -58,7 +58,13 @@ class Meter:
         root = str(Path(__file__).resolve().parents[1])
         paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=self._errors, env=environment)
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stderr=self._errors,
+            env=environment,
+            start_new_session=True,  # Ctrl-C is for this process, which reads the meter once more
+        )
         try:
             self._wait_for_a_sample(self._process)
         except BaseException:

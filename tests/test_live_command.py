@@ -1,6 +1,11 @@
 """The command `replay TRACE --backend vllm`: real meter, scripted NVML, an engine that stands in for vLLM."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import click
@@ -67,6 +72,42 @@ def test_a_live_replay_measures_the_joules_that_were_scripted(nvml: ScriptedNvml
     assert run.meta.power_limit_w == 700.0
     assert run.outcomes.first_token_s[0] >= 0.599
     assert (run.outcomes.first_token_s >= run.outcomes.arrival_s + 0.099).all()
+
+
+def test_ctrl_c_keeps_what_was_measured(nvml: ScriptedNvml, tmp_path: Path) -> None:
+    nvml.add_gpu(0, IDLE_W)
+    write_trace(toy_trace([0.0, 1.0, 300.0], 16, 2), tmp_path / "toy.parquet")
+    command = [
+        sys.executable,
+        "-c",
+        REPLAY,
+        str(tmp_path / "toy.parquet"),
+        "--backend",
+        "vllm",
+        "--model",
+        "toy",
+    ]
+    run = [*command, "--out", str(tmp_path / "run")]
+    process = subprocess.Popen(
+        run,
+        env=nvml.environment,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    deadline_s = time.monotonic() + 30
+    while nvml.script.read_text().count(f"power_w {PREFILL_W}") < 3 and time.monotonic() < deadline_s:
+        time.sleep(0.05)  # the warm-up and two requests
+    time.sleep(0.3)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert b"Traceback" not in errors
+    meta = read_run(tmp_path / "run").meta
+    assert meta.invalid_reasons[0] == "the replay was interrupted"
+    assert not any("the meter died" in reason for reason in meta.invalid_reasons)
+    assert meta.energy is not None
+    assert meta.energy.total_j > IDLE_W * meta.makespan_s
 
 
 def test_a_gpu_in_use_is_refused_before_the_engine_starts(nvml: ScriptedNvml, tmp_path: Path) -> None:
