@@ -19,8 +19,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 def compiled(function: Function) -> Function:
     """Return `function` compiled on its first call and kept on disk, its float operations unchanged.
 
-    Only compiled functions can call it. They contain it: handing over a dozen arrays would cost more than most
-    functions do. It makes no arrays, so Numba need not count references, which took longer than the work itself.
+    Only compiled functions can call it. They contain it: handing over a dozen arrays would cost more than
+    most functions do. It makes no arrays, so Numba need not count references, which took longer than the rest.
     """
     return _compiled(function, forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
@@ -28,6 +28,20 @@ def compiled(function: Function) -> Function:
 def compiled_entry(function: Function) -> Function:
     """Return `function` compiled like the others, for Python to call."""
     return _compiled(function)
+
+
+def entry_for(function: Function, *arguments: Any) -> Function:
+    """Return a compiled entry to call with arguments of just the types of these.
+
+    Numba looks at the type of every array at each call, which takes ten times as long as to hand them over;
+    this skips it.
+    """
+    if config.DISABLE_JIT:
+        return function
+    dispatcher: Any = function
+    types = tuple(map(numba.typeof, arguments))
+    dispatcher.compile(types)
+    return cast(Function, dispatcher.overloads[types].entry_point)
 
 
 def _compiled(function: Function, **flags: Any) -> Function:

@@ -6,6 +6,7 @@ from math import inf
 
 import numpy as np
 
+from sim.compiled import entry_for
 from sim.engine_loop import FINISHED, FULL, advance, send_submitted
 from sim.engine_state import (
     DECODE_J,
@@ -95,6 +96,7 @@ class SimulatedEngine:
             raise ValueError(f"power_tick_s must be > 0, got {power_tick_s}")
         _check_lengths(trace, options)
         self._core = new_engine(trace, options, table, power_tick_s, keeps_steps)
+        self._advance = entry_for(advance, self._core, 0.0)
         self._samples = PowerSamples(power_tick_s)
         self._running = 0
         self._power: Power | None = None
@@ -160,13 +162,16 @@ class SimulatedEngine:
         Times never decrease from call to call, and no row comes twice.
         """
         core = self._core
-        for start in range(0, len(rows), INBOX_ROWS):
-            some = np.asarray(rows[start : start + INBOX_ROWS], np.int64)
-            if core.number[SUBMITTED] + len(some) > INBOX_ROWS:
+        submitted = int(core.number[SUBMITTED])
+        for row in rows:
+            if submitted == INBOX_ROWS:
+                core.number[SUBMITTED] = submitted
                 send_submitted(core)
-            core.inbox[core.number[SUBMITTED] : core.number[SUBMITTED] + len(some)] = some
-            core.number[SUBMITTED] += len(some)
-            core.results[some, INPUT_S] = at_s + core.host.submit_s
+                submitted = 0
+            core.inbox[submitted] = row
+            core.results[row, INPUT_S] = at_s + core.host.submit_s
+            submitted += 1
+        core.number[SUBMITTED] = submitted
         self._running += len(rows)
 
     def advance(self, until_s: float) -> Advanced:
@@ -179,10 +184,10 @@ class SimulatedEngine:
             The time reached and all rows that finish just then. No decision has been taken that a submit at
             that time or later could change.
         """
-        status = advance(self._core, until_s)
+        status = self._advance(self._core, until_s)
         while status == FULL:
             self._collect()
-            status = advance(self._core, until_s)
+            status = self._advance(self._core, until_s)
         if status != FINISHED:
             return Advanced(until_s, NOBODY_FINISHED)
         finished = self._core.outbox[: self._core.number[FINISHED_NOW]].copy()
