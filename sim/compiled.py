@@ -2,7 +2,9 @@
 
 import hashlib
 import os
+import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -13,14 +15,15 @@ import numba.core.config
 
 config: Any = numba.core.config
 njit: Any = numba.njit
+OUTDATED_S = 30 * 86400.0
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def compiled(function: Function) -> Function:
     """Return `function` compiled on its first call and kept on disk, its float operations unchanged.
 
-    Only compiled functions can call it. They contain it: handing over a dozen arrays would cost more than
-    most functions do. It makes no arrays, so Numba need not count references, which took longer than the rest.
+    Only compiled functions can call it. They contain it: handing over a dozen arrays costs more than most
+    functions do. It makes no arrays, so Numba need not count references, which took longer than the rest.
     """
     return _compiled(function, forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
@@ -66,14 +69,23 @@ def cache_folder() -> str:
     home = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
     for parent in (config.CACHE_DIR, home, tempfile.gettempdir()):
         folder = Path(parent or home) / "replay" / f"compiled-{sources.hexdigest()[:16]}"
-        if _is_writable(folder):
+        if _can_be_used(folder):
             return str(folder)
     return str(config.CACHE_DIR)
 
 
-def _is_writable(folder: Path) -> bool:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return False
+def _can_be_used(folder: Path) -> bool:
+    if not folder.exists():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            return False
+        _remove_outdated(folder.parent)
     return os.access(folder, os.W_OK)
+
+
+def _remove_outdated(parent: Path) -> None:
+    """Remove the folders of other sources that nothing was added to for a month."""
+    for folder in parent.glob("compiled-*"):
+        if time.time() - folder.stat().st_mtime > OUTDATED_S:
+            shutil.rmtree(folder, ignore_errors=True)

@@ -187,8 +187,8 @@ def test_the_end_of_a_freed_prompt_is_evicted_before_its_beginning() -> None:
 
 
 def test_a_preempted_request_finds_its_own_blocks_again() -> None:
-    # Four blocks, two for each prompt. Row 0 takes a third one from row 1, that of its last tokens; the other is
-    # found again.
+    # Four blocks, two for each prompt. Row 0 takes a third one from row 1, that of its last tokens; the other
+    # is found again.
     trace = trace_of([8, 8], [4, 2])
     steps = steps_of(serve(trace, small_options(num_gpu_blocks=5, enable_prefix_caching=True)))
     assert [step.preempted for step in steps if step.preempted] == [[1]]
