@@ -49,7 +49,7 @@ def new_scheduler(trace: Trace, options: EngineOptions) -> Scheduler:
     longest_table = -(
         -min(options.max_model_len, options.num_gpu_blocks * options.block_size) // options.block_size
     )
-    ids, offsets = prompt_blocks(trace)
+    ids, offsets = prompt_blocks(trace, caches)
     return Scheduler(
         rules=rules,
         requests=requests_of(trace),
@@ -62,7 +62,7 @@ def new_scheduler(trace: Trace, options: EngineOptions) -> Scheduler:
         blocks=queue_of(options.num_gpu_blocks if caches else 1),
         keys=np.full(options.num_gpu_blocks if caches else 0, NO_KEY),
         tables=np.zeros((seats + 1, longest_table) if caches else (0, 0), np.int32),
-        prompt_ids=ids if caches else np.zeros(0, np.int64),
+        prompt_ids=ids,
         prompt_offsets=offsets,
         number=number,
     )
@@ -113,8 +113,8 @@ def queue_of(blocks: int) -> Counts:
     return queue
 
 
-def prompt_blocks(trace: Trace) -> tuple[Ints, Ints]:
-    """Return ids of the prompts' blocks and where each request's begin; none if the trace has no prefixes."""
-    if trace.prefix is None:
+def prompt_blocks(trace: Trace, caches: bool) -> tuple[Ints, Ints]:
+    """Return ids of the prompts' blocks and where each request's begin; none where they are not asked for."""
+    if trace.prefix is None or not caches:
         return np.zeros(0, np.int64), np.zeros(len(trace) + 1, np.int64)
     return prefix_ids(trace.prefix), np.ascontiguousarray(trace.prefix.offsets)

@@ -265,6 +265,27 @@ def test_the_compiled_engine_and_its_plain_twin_agree_bit_by_bit() -> None:
     assert len(outputs[0].split()) > 1000
 
 
+def test_requests_released_together_are_served_in_the_order_of_their_release() -> None:
+    count = 3000
+    engine = SimulatedEngine(
+        trace_of([1] * count, [1] * count), small_options(), toy_table(), keeps_steps=True
+    )
+    engine.submit(range(count - 1, -1, -1), 0.5)
+    while not engine.idle:
+        engine.advance(inf)
+    steps = steps_of(engine)
+    assert [row for step in steps for row in step.arrived] == list(range(count - 1, -1, -1))
+    assert [row for step in steps for row, _ in step.batch] == list(range(count - 1, -1, -1))
+
+
+def test_no_step_and_no_sample_of_a_long_replay_is_lost() -> None:
+    tokens = 20_000
+    engine = serve(trace_of([1], [tokens]), small_options(max_model_len=30_000, num_gpu_blocks=10_000))
+    assert [step.batch for step in steps_of(engine)] == [[(0, 1)]] * tokens
+    assert len(engine.power.time_s) == int(engine.finished_s[0] / 0.1) + 2
+    assert np.all(np.diff(engine.power.energy_j) > 0)
+
+
 def test_a_close_before_the_end_of_work_is_refused() -> None:
     engine = SimulatedEngine(trace_of([1], [9]), small_options(), toy_table())
     engine.submit([0], 0.0)
