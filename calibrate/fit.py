@@ -6,16 +6,21 @@ from typing import Any
 
 import numpy as np
 
+from calibrate.grid import KV_SHARE
 from calibrate.model import Known, Model, guess_model
 from calibrate.raw import RawPoint
 from calibrate.timeline import energy_at, replay_steps
 from calibrate.windows import Window, found_idle, idle_power_w, read_host, windows
 from sim.host_time import HostTime
+from sim.metering import COUNTER_TOLERANCE, INVALIDATING_THROTTLES
 from sim.step_cost import Coefficients
 from traces.trace import Floats
 
 TOLERANCE = 0.005
 """Relative error that counts as one unit; beyond three of them a window pulls less than its square."""
+
+NEEDED = ("idle", "decode", "prefill", "trickle")
+"""Kinds of points that the guesses are read from."""
 
 RESTARTS = 1
 MOST_STEPS = 80
@@ -62,23 +67,60 @@ def fit(points: list[RawPoint], facts: dict[str, Any], say: Callable[[str], None
         points: What `calibrate.measure` measured.
         facts: What it wrote beside them: engine options and GPU.
         say: Told how the fit goes, a line at a time.
+
+    Raises:
+        ValueError: A kind of point that a table needs is missing, or counter and power disagree.
     """
-    measured = windows(points)
+    points = _unthrottled(points, say)
+    missing = [kind for kind in NEEDED if kind not in {raw.point.kind for raw in points}]
+    if missing:
+        raise ValueError(f"no {missing[0]} point is there; a fit needs one: let calibrate finish its grid")
+    _check_counter(points)
+    everything = windows(points)
+    measured = _as_in_service(everything)
+    cards: dict[str, str] = facts.get("session_cards", {})
     idle_w, idle_spread_w = idle_power_w(points)
     padded = padding(facts["engine"].get("cudagraph_capture_sizes", []))
     host = read_host(points, len(padded) - 1)
-    known = Known(idle_w, _limits(measured), padded, host.submit_s, host.deliver_s)
+    known = Known(idle_w, _limits(everything), padded, host.submit_s, host.deliver_s)
     limit_w = (facts["gpu"].get("power_limit_w") or 1e9) * facts["gpu"].get("gpus", 1)
-    model = guess_model(measured, host, known, limit_w)
-    log_values = _least_squares(model, measured, say)
+    model = guess_model(measured, host, known, limit_w, tuple(sorted(set(cards.values()))))
+    log_values = _least_squares(model, measured, cards, say)
     coefficients, host_time = model.build(log_values)
+    by_card = {card: model.build(log_values, card)[0] for card in (None, *model.cards)}
     return Fit(
         coefficients=coefficients,
         host=host_time,
         parameters=dict(zip(model.names, np.exp(log_values).tolist(), strict=True)),
-        residuals=tuple(_residual(coefficients, host_time, window) for window in measured),
+        residuals=tuple(
+            _residual(by_card[_card_of(window, model, cards)], host_time, window) for window in measured
+        ),
         idle_spread_w=idle_spread_w,
     )
+
+
+def _unthrottled(points: list[RawPoint], say: Callable[[str], None]) -> list[RawPoint]:
+    """Return the points during which the GPU did not slow down for heat or lack of power."""
+    bits = sum(INVALIDATING_THROTTLES)
+    kept = [raw for raw in points if not raw.throttle_reasons & bits]
+    if len(kept) < len(points):
+        say(f"{len(points) - len(kept)} of {len(points)} points are left out: the GPU throttled")
+    return kept
+
+
+def _check_counter(points: list[RawPoint]) -> None:
+    """Compare the energy of all windows, by the counter, with their integrated power.
+
+    Raises:
+        ValueError: They disagree by more than `sim.metering.COUNTER_TOLERANCE`.
+    """
+    counter_j = sum(raw.energy_j(*raw.window_s) for raw in points)
+    integrated_j = sum(raw.integrated_j(*raw.window_s) for raw in points)
+    if abs(integrated_j - counter_j) > COUNTER_TOLERANCE * counter_j:
+        raise ValueError(
+            f"over all points the counter says {counter_j:.6g} J, integrated power {integrated_j:.6g} J; "
+            f"they must agree within {100 * COUNTER_TOLERANCE:g} %, or this GPU cannot be measured"
+        )
 
 
 def padding(graph_sizes: list[int]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
@@ -91,18 +133,39 @@ def padding(graph_sizes: list[int]) -> np.ndarray[tuple[int], np.dtype[np.int64]
 
 
 def _limits(measured: list[Window]) -> Floats:
+    """Return the largest prefill tokens, sequences, KV tokens and pairs of a step.
+
+    The grid stops at nine tenths of what the KV cache holds; a step's cost is linear in KV tokens, so that
+    the last tenth counts as measured.
+    """
     columns = ("prefill_tokens", "decode_seqs", "kv_tokens", "prefill_pairs")
-    return np.array(
-        [max(float(getattr(window.steps, column).max()) for window in measured) for column in columns]
-    )
+    largest = [max(float(getattr(window.steps, column).max()) for window in measured) for column in columns]
+    return np.asarray(np.array(largest) / [1.0, 1.0, KV_SHARE, 1.0], dtype=np.float64)
 
 
-def _least_squares(model: Model, measured: list[Window], say: Callable[[str], None]) -> Floats:
+def _as_in_service(measured: list[Window]) -> list[Window]:
+    """Return the windows without batches of equal contexts, as far as batches of unequal ones were measured.
+
+    In service contexts are unequal, and decode attention then takes longer than the KV tokens alone tell.
+    """
+    most = max((window.point.batch for window in measured if window.point.kind == "ragged"), default=1)
+    return [w for w in measured if w.point.kind != "decode" or w.point.batch == 1 or w.point.batch > most]
+
+
+def _card_of(window: Window, model: Model, cards: dict[str, str]) -> str | None:
+    return cards[str(window.session)] if model.cards else None
+
+
+def _least_squares(
+    model: Model, measured: list[Window], cards: dict[str, str], say: Callable[[str], None]
+) -> Floats:
     from scipy.optimize import least_squares
 
     def all_residuals(log_values: Floats) -> Floats:
-        coefficients, host = model.build(log_values)
-        errors = [error for window in measured for error in _errors(coefficients, host, window)]
+        built = {card: model.build(log_values, card) for card in (None, *model.cards)}
+        errors = [
+            error for window in measured for error in _errors(*built[_card_of(window, model, cards)], window)
+        ]
         return np.concatenate([np.array(errors) / TOLERANCE, model.prior_residuals(log_values)])
 
     rng = np.random.default_rng(0)

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass, replace
+from math import exp
+from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
 
-Kind = Literal["idle", "decode", "prefill", "mixed", "trickle", "burst"]
+Kind = Literal["idle", "decode", "ragged", "prefill", "mixed", "trickle", "burst", "open"]
 GridName = Literal["full", "quick"]
 
 
@@ -19,11 +21,11 @@ class Point:
             one output token each), `mixed` (both), `trickle` (one request after the other, with a pause),
             `burst` (pauses and short prefill streams in turn).
         batch: Decoding sequences.
-        context_tokens: Tokens before: of each decoding sequence, or before each prefill chunk.
-        chunk_tokens: Fresh prompt tokens of each streamed request.
+        context_tokens: Tokens before: of each decoding sequence (ragged: their mean), or before each chunk.
+        chunk_tokens: Fresh prompt tokens of each streamed request (open: their median).
         streams: Streamed requests outstanding at any time.
-        output_tokens: Output tokens of each streamed request.
-        gap_s: Pause between requests (trickle) or between bursts.
+        output_tokens: Output tokens of each streamed request (open: their mean).
+        gap_s: Pause between requests (trickle) or bursts, mean time between arrivals (open).
         repeat: Counts the repeats of this load from 0.
     """
 
@@ -72,6 +74,16 @@ DECODE = {
 }
 """Decode batches by context."""
 
+RAGGED = {
+    400: (2, 3, 4, 6, 8, 9, 12, 16, 20, 24, 32, 48, 64, 96, 128, 192, 256),
+    1200: (2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256),
+    4000: (2, 4, 8, 16, 32, 64),
+}
+"""Decode batches by mean context, for contexts that are not equal."""
+
+RAGGEDNESS = 0.8
+"""Standard deviation of the logarithm of a ragged batch's contexts."""
+
 PREFILL_ALONE = {
     0: (128, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192),
     2048: (512, 2048, 6144),
@@ -117,11 +129,26 @@ BURST = (
 )
 """Work that begins on a cool GPU: what the power governor lets through at first."""
 
+OPEN = (
+    Point("open", chunk_tokens=600, output_tokens=120, gap_s=1 / 1.5),
+    Point("open", chunk_tokens=1000, output_tokens=200, gap_s=1 / 4),
+    Point("open", chunk_tokens=800, output_tokens=150, gap_s=1 / 8),
+    Point("open", chunk_tokens=2000, output_tokens=40, gap_s=1 / 4),
+    Point("open", chunk_tokens=400, output_tokens=60, gap_s=1 / 12),
+    Point("open", chunk_tokens=1000, output_tokens=100, gap_s=1 / 16),
+)
+"""Arrivals that do not wait for the engine: launches are then not held up by the next request coming in."""
+
+KV_SHARE = 0.9
+"""Share of the KV cache that a load may fill: beyond it requests would be preempted."""
+
 QUICK = (
     Point("idle"),
     Point("decode", batch=1, context_tokens=128),
     Point("decode", batch=16, context_tokens=128),
     Point("decode", batch=16, context_tokens=1024),
+    Point("ragged", batch=16, context_tokens=400),
+    Point("open", chunk_tokens=100, output_tokens=10, gap_s=0.1),
     Point("prefill", chunk_tokens=512, streams=2),
     Point("prefill", chunk_tokens=2048, streams=2),
     Point("prefill", chunk_tokens=256, streams=24),
@@ -138,10 +165,11 @@ def loads(limits: Limits, grid: GridName) -> Iterator[Point]:
     candidates = QUICK if grid == "quick" else _full(limits)
     for point in candidates:
         kv_tokens = point.batch * (point.context_tokens + 512) + 2 * point.streams * point.chunk_tokens
-        longest = point.context_tokens + point.chunk_tokens + 512
+        raggedness = 8 if point.kind in ("ragged", "open") else 1
+        longest = raggedness * (point.context_tokens + point.chunk_tokens) + 512
         if (
             point.batch + bool(point.streams) <= limits.max_num_seqs
-            and kv_tokens <= 0.9 * limits.kv_tokens
+            and kv_tokens <= KV_SHARE * limits.kv_tokens
             and longest <= limits.max_model_len
             and (point.kind != "mixed" or point.batch < limits.max_num_batched_tokens)
         ):
@@ -153,6 +181,8 @@ def _full(limits: Limits) -> Iterator[Point]:
     yield Point("idle")
     for context, batches in DECODE.items():
         yield from (Point("decode", batch=batch, context_tokens=context) for batch in batches)
+    for context, batches in RAGGED.items():
+        yield from (Point("ragged", batch=batch, context_tokens=context) for batch in batches)
     yield from TRICKLE
     for context, chunks in PREFILL_ALONE.items():
         yield from (
@@ -169,10 +199,21 @@ def _full(limits: Limits) -> Iterator[Point]:
                 for chunk in chunks
             )
     yield from BURST
+    yield from OPEN
 
 
-CACHED = ("idle", "decode", "trickle")
+CACHED = ("idle", "decode", "ragged", "trickle")
 """Kinds measured first in each repeat: the others push the decode contexts out of the prefix cache."""
+
+
+def contexts(point: Point) -> list[int]:
+    """Return the context of each decoding sequence: equal, or quantiles of a log-normal of that mean."""
+    if point.kind != "ragged":
+        return [point.context_tokens] * point.batch
+    normal = NormalDist()
+    weights = [exp(RAGGEDNESS * normal.inv_cdf((i + 0.5) / point.batch)) for i in range(point.batch)]
+    scale = point.batch * point.context_tokens / sum(weights)
+    return [max(round(scale * weight), 16) for weight in weights]
 
 
 def order(points: list[Point], repeats: int, seed: int) -> list[Point]:

@@ -154,8 +154,10 @@ class Loader:
         begin_s = due_s = time.monotonic()
         end_s = begin_s + OPEN_SETTLE_S + 4 * self._hold_s
         try:
-            while due_s < end_s:
-                await asyncio.sleep(due_s - time.monotonic())
+            while True:
+                await asyncio.sleep(min(due_s, end_s) - time.monotonic())
+                if due_s >= end_s:
+                    break
                 stretch = np.exp(RAGGEDNESS * self._rng.standard_normal())
                 prompt_tokens = min(max(round(point.chunk_tokens * stretch), 16), 8 * point.chunk_tokens)
                 prompt = self._fresh(prompt_tokens)

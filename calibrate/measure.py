@@ -120,11 +120,11 @@ async def _measure(
         try:
             await tools.engine.start()
             tools.watch.engine_is_up()
-            facts = _agree(folder, facts, plan, tools)
+            session = 1 + max((raw.session for raw in done), default=-1)
+            facts = _agree(folder, facts, plan, tools, session)
             todo = _left(done, plan, facts["engine"])
             loader = Loader(tools.engine, plan.seed + len(done), plan.hold_s)
             await loader.warm_up()
-            session = 1 + max((raw.session for raw in done), default=-1)
             for number, point in enumerate(todo, start=1):
                 raw = await _measure_point(point, session, loader, meter, tools)
                 append(folder / POINTS_FILE, raw)
@@ -214,7 +214,9 @@ def _read_facts(folder: Path) -> dict[str, Any]:
     return facts
 
 
-def _agree(folder: Path, facts: dict[str, Any], plan: Plan, tools: Instruments) -> dict[str, Any]:
+def _agree(
+    folder: Path, facts: dict[str, Any], plan: Plan, tools: Instruments, session: int
+) -> dict[str, Any]:
     """Write what this calibration is of, or check that it is the same as before.
 
     Another card of the same kind may go on; all of them are named.
@@ -246,6 +248,8 @@ def _agree(folder: Path, facts: dict[str, Any], plan: Plan, tools: Instruments) 
             )
     facts = {**now, **facts}
     facts["gpu"]["hashes"] = sorted({*facts["gpu"]["hashes"], *tools.gpu["hashes"]})
+    cards = {**facts.get("session_cards", {}), str(session): "+".join(tools.gpu["hashes"])}
+    facts["session_cards"] = cards
     with whole_file(folder / "facts.json", overwrite=True) as part:
         part.write_text(json.dumps(facts, indent=1))
     return facts

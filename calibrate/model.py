@@ -19,6 +19,13 @@ SECOND_KNOTS = (
 )  # fmt: skip
 JOULE_KNOTS = (1, 8, 16, 32, 64, 96, 128, 192, 256, 384, 512, 1024, 8192, 16384)
 
+CARD = "card_"
+CARD_WIDTH = 0.1
+"""How far, as a logarithm, one card's joules of work may reasonably lie off those of another of its kind."""
+
+CARDS_BALANCE = 0.002
+"""The cards' factors have the geometric mean 1, so that the table is that of the mean card."""
+
 SMOOTH_SECONDS = 0.15
 SMOOTH_JOULES = 0.25
 """How far a knot may reasonably lie off the line between its neighbours, as a logarithm."""
@@ -52,25 +59,27 @@ class Model:
     second_knots: Floats
     joule_knots: Floats
     known: Known
+    cards: tuple[str, ...] = ()
 
-    def build(self, log_values: Floats) -> tuple[Coefficients, HostTime]:
-        """Return the numbers that the engine takes."""
+    def build(self, log_values: Floats, card: str | None = None) -> tuple[Coefficients, HostTime]:
+        """Return the numbers that the engine takes, for one of the measured cards or for their mean."""
         p = dict(zip(self.names, np.exp(log_values).tolist(), strict=True))
+        own = p.get(CARD + str(card), 1.0)
         seconds = np.array([p[f"seconds_{knot:.0f}"] for knot in self.second_knots])
         joules = np.array([p[f"joules_{knot:.0f}"] for knot in self.joule_knots])
         coefficients = Coefficients(
             knots=self.second_knots,
             linear_s=seconds,
-            linear_j=np.interp(self.second_knots, self.joule_knots, joules),
-            per_chunk=np.array([p["chunk_s"], p["chunk_j"]]),
-            per_pair=np.array([p["pair_s"], p["pair_j"]]),
-            per_seq=np.array([p["seq_s"], p["seq_j"]]),
-            per_kv=np.array([p["kv_s"], p["kv_j"]]),
+            linear_j=own * np.interp(self.second_knots, self.joule_knots, joules),
+            per_chunk=np.array([p["chunk_s"], own * p["chunk_j"]]),
+            per_pair=np.array([p["pair_s"], own * p["pair_j"]]),
+            per_seq=np.array([p["seq_s"], own * p["seq_j"]]),
+            per_kv=np.array([p["kv_s"], own * p["kv_j"]]),
             limits=self.known.limits,
             idle_w=self.known.idle_w,
-            per_prefill=np.array([p["prefill_s"], p["prefill_j"]]),
+            per_prefill=np.array([p["prefill_s"], own * p["prefill_j"]]),
             padded=self.known.padded,
-            busy_w=p["busy_w"],
+            busy_w=own * p["busy_w"],
             cap_w=p["cap_w"],
             allowance_j=p["allowance_j"],
             gamma=p["gamma"],
@@ -101,7 +110,8 @@ class Model:
             *_bends(values, "seconds", self.second_knots, SMOOTH_SECONDS),
             *_bends(values, "joules", self.joule_knots, SMOOTH_JOULES),
         ]
-        return np.concatenate([off, bends])
+        cards = [np.log(values[CARD + card]) for card in self.cards]
+        return np.concatenate([off, bends, [np.sum(cards) / CARDS_BALANCE]])
 
 
 def _bends(values: dict[str, float], name: str, knots: Floats, width: float) -> list[float]:
@@ -113,7 +123,9 @@ def _bends(values: dict[str, float], name: str, knots: Floats, width: float) -> 
     return bends
 
 
-def guess_model(measured: list[Window], host: HostReadings, known: Known, power_limit_w: float) -> Model:
+def guess_model(
+    measured: list[Window], host: HostReadings, known: Known, power_limit_w: float, cards: tuple[str, ...]
+) -> Model:
     """Return the model with guesses read from the windows.
 
     Raises:
@@ -159,14 +171,16 @@ def guess_model(measured: list[Window], host: HostReadings, known: Known, power_
         "tail_s": (0.03, 1.0),
         "lead_s": (2e-3, 0.5),
         "graph_s": (0.3 * floor_s, 0.3),
-        "piecewise_s": (host.piecewise_s, 0.03),
-        "eager_s": (host.eager_s, 0.03),
+        "piecewise_s": (host.piecewise_s, 0.2),
+        "eager_s": (host.eager_s, 0.05),
         "per_token_s": (max(host.per_token_s, 1e-8), 0.2),
         "per_seq_s": (3e-6, 0.5),
         "process_s": (host.process_s, 0.1),
         "process_seq_s": (host.process_seq_s, 0.05),
         "output_s": (3e-4, 1.0),
     }
+    several = cards if len(cards) > 1 else ()
+    parameters |= {CARD + card: (1.0, CARD_WIDTH) for card in several}
     return Model(
         names=tuple(parameters),
         guess=np.array([value for value, _ in parameters.values()]),
@@ -174,6 +188,7 @@ def guess_model(measured: list[Window], host: HostReadings, known: Known, power_
         second_knots=second_knots,
         joule_knots=joule_knots,
         known=known,
+        cards=several,
     )
 
 

@@ -18,6 +18,8 @@ WAIT_S = 2e-3
 
 MIN_STEPS = 3
 
+ENOUGH_LAUNCHES = 30
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Window:
@@ -25,6 +27,7 @@ class Window:
 
     Attributes:
         point: The load.
+        session: The engine start that it was measured in.
         steps: Steps with their lead-in.
         first, last: The window reaches from the output of step `first` to that of step `last`.
         seconds, joules: Measured in between.
@@ -32,6 +35,7 @@ class Window:
     """
 
     point: Point
+    session: int
     steps: Steps
     first: int
     last: int
@@ -82,6 +86,7 @@ def windows(points: Iterable[RawPoint]) -> list[Window]:
         found.append(
             Window(
                 point=raw.point,
+                session=raw.session,
                 steps=steps,
                 first=first,
                 last=last,
@@ -132,10 +137,17 @@ class HostReadings:
 def read_host(points: list[RawPoint], graph_tokens: int) -> HostReadings:
     """Return the engine core's times that show between the steps of the log.
 
-    Launching shows where a step on an idle engine is followed at once by the next decision; processing,
-    between an output and the decision after it; the client's way, where one request at a time is sent.
+    Launching shows where a step on an idle engine is followed at once by the next decision, and, in open
+    loads, where a decode step's output waits for the launch of a larger step; processing, between an output
+    and the decision after it; the client's way, where one request at a time is sent. Open loads are believed
+    before the others, in which each launch competes with the next request's coming in.
+
+    If no step was larger than the largest graph, or none smaller, these are taken to launch like the others.
+
+    Raises:
+        ValueError: One of these times is nowhere to be seen.
     """
-    launches, processing = [], []
+    launches, open_launches, processing = [], [], []
     submits, delivers = [], []
     for raw in points:
         scheduled_s, done_s = raw.steps["scheduled_s"], raw.steps["done_s"]
@@ -144,6 +156,8 @@ def read_host(points: list[RawPoint], graph_tokens: int) -> HostReadings:
             alone = scheduled_s[k] > done_s[k - 1] and scheduled_s[k + 1] < done_s[k]
             if alone and raw.point.kind == "prefill" and raw.steps["decode_seqs"][k] == 0:
                 launches.append((tokens[k], scheduled_s[k + 1] - scheduled_s[k]))
+        if raw.point.kind == "open":
+            open_launches += _launches_seen(raw)
         if raw.point.kind == "decode":
             wait_s = scheduled_s[2:] - done_s[:-2]
             steady = raw.steps["chunks"][2:] == 0
@@ -157,9 +171,12 @@ def read_host(points: list[RawPoint], graph_tokens: int) -> HostReadings:
                 if step < len(done_s):
                     submits.append(scheduled_s[step] - submitted_s)
                     delivers.append(first_s - done_s[step])
-    by_tokens = np.array(launches)
-    small = by_tokens[by_tokens[:, 0] <= graph_tokens]
-    large = by_tokens[by_tokens[:, 0] > graph_tokens]
+    if not (submits and launches and processing):
+        raise ValueError("no step was decided while another ran; a fit needs async scheduling in the engine")
+    by_tokens = np.array(open_launches if len(open_launches) >= ENOUGH_LAUNCHES else launches)
+    is_small = by_tokens[:, 0] <= graph_tokens
+    small = by_tokens[is_small] if is_small.any() else by_tokens
+    large = by_tokens[~is_small] if not is_small.all() else by_tokens
     per_token_s = max(float(_line(large)[1]), 0.0) if len(large) > 1 else 0.0
     seqs_and_wait = np.array(processing)
     process_s, process_seq_s = _line(seqs_and_wait)
@@ -172,6 +189,16 @@ def read_host(points: list[RawPoint], graph_tokens: int) -> HostReadings:
         submit_s=float(np.median(submits)),
         deliver_s=max(float(np.median(delivers)) - process_s, 0.0),
     )
+
+
+def _launches_seen(raw: RawPoint) -> list[tuple[float, float]]:
+    """Return (prefill tokens, seconds) of launches that a decode step's output had to wait for."""
+    steps = raw.steps
+    pipelined = steps["scheduled_s"][1:] < steps["done_s"][:-1]
+    waited = pipelined & (steps["chunks"][:-1] == 0) & (steps["chunks"][1:] > 0)
+    places = np.flatnonzero(waited)
+    seconds = steps["done_s"][places] - steps["scheduled_s"][places + 1]
+    return list(zip(steps["prefill_tokens"][places + 1].tolist(), seconds.tolist(), strict=True))
 
 
 def _line(points: Floats) -> tuple[float, float]:

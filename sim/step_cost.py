@@ -36,7 +36,7 @@ class Coefficients(NamedTuple):
         per_prefill: For each prefill token on top of that, scaled.
         per_pair: For each query-key pair of prefill attention, scaled.
         per_chunk: For each prefill chunk, fixed.
-        per_seq: For each decoding sequence, fixed.
+        per_seq: For each decoding sequence, those that a pure decode step is padded with included, fixed.
         per_kv: For each KV token read in decode, fixed.
         padded: Tokens that a step of i tokens is padded to by CUDA graphs, shape (largest graph + 1,).
         limits: Largest measured prefill tokens, decode sequences, KV tokens and pairs of a step, shape (4,).
@@ -112,11 +112,12 @@ def step_cost(
     place = interval(padded, c.knots)
     linear_s = between(padded, place, c.knots, c.linear_s)
     linear_j = between(padded, place, c.knots, c.linear_j)
+    seqs = padded if prefill_tokens == 0 else float(decode_seqs)
     kv_s, kv_j = c.per_kv[0] * kv_tokens, c.per_kv[1] * kv_tokens
     work = Work(
-        c.linear_s[0] + c.per_chunk[0] * chunks + c.per_seq[0] * decode_seqs + kv_s,
+        c.linear_s[0] + c.per_chunk[0] * chunks + c.per_seq[0] * seqs + kv_s,
         linear_s - c.linear_s[0] + c.per_pair[0] * prefill_pairs + c.per_prefill[0] * prefill_tokens,
-        c.linear_j[0] + c.per_chunk[1] * chunks + c.per_seq[1] * decode_seqs + kv_j,
+        c.linear_j[0] + c.per_chunk[1] * chunks + c.per_seq[1] * seqs + kv_j,
         linear_j - c.linear_j[0] + c.per_pair[1] * prefill_pairs + c.per_prefill[1] * prefill_tokens,
     )
     seconds, joules = under_governor(c, state, work)
@@ -127,7 +128,7 @@ def step_cost(
 
     each_j = (linear_j + c.busy_w * linear_s) / tokens
     all_kv_j = kv_j + c.busy_w * kv_s
-    decode_weight = (each_j + c.per_seq[1] + c.busy_w * c.per_seq[0]) * decode_seqs + all_kv_j
+    decode_weight = each_j * decode_seqs + (c.per_seq[1] + c.busy_w * c.per_seq[0]) * seqs + all_kv_j
     prefill_weight = (
         (each_j + c.per_prefill[1] + c.busy_w * c.per_prefill[0]) * prefill_tokens
         + (c.per_chunk[1] + c.busy_w * c.per_chunk[0]) * chunks

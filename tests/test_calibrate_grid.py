@@ -3,11 +3,12 @@
 import re
 from collections import Counter
 from dataclasses import replace
+from typing import get_args
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibrate.grid import CACHED, GridName, Limits, Point, loads, order
+from calibrate.grid import CACHED, GridName, Kind, Limits, Point, contexts, loads, order
 
 SERVED = Limits(max_num_seqs=1024, max_num_batched_tokens=8192, kv_tokens=900_000, max_model_len=131_072)
 BARE = Limits(max_num_seqs=128, max_num_batched_tokens=2048, kv_tokens=900_000, max_model_len=131_072)
@@ -19,7 +20,7 @@ def full(limits: Limits) -> list[Point]:
 
 def test_every_kind_of_load_is_in_both_grids() -> None:
     for points in (full(SERVED), list(loads(SERVED, "quick"))):
-        assert {point.kind for point in points} == {"idle", "decode", "prefill", "mixed", "trickle", "burst"}
+        assert {point.kind for point in points} == set(get_args(Kind))
 
 
 def test_the_full_grid_covers_what_vllm_serve_does_by_default() -> None:
@@ -108,3 +109,15 @@ def test_loads_that_live_off_the_prefix_cache_come_first_in_each_round() -> None
         of_round = order(points, 3, seed=1)[repeat * len(points) : (repeat + 1) * len(points)]
         is_late = [point.kind not in CACHED for point in of_round]
         assert is_late == sorted(is_late)
+
+
+@given(st.integers(1, 300), st.integers(64, 5000))
+def test_a_ragged_batch_has_unequal_contexts_of_the_given_mean(batch: int, mean: int) -> None:
+    ragged = contexts(Point("ragged", batch=batch, context_tokens=mean))
+    assert len(ragged) == batch
+    assert abs(sum(ragged) / batch - mean) <= 0.02 * mean + 1
+    assert batch == 1 or len(set(ragged)) > 1
+
+
+def test_other_batches_have_equal_contexts() -> None:
+    assert contexts(Point("decode", batch=3, context_tokens=128)) == [128, 128, 128]
