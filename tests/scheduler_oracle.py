@@ -10,6 +10,8 @@ A request arrives just before call number `step` of the scheduler. Where a promp
 follow from them; all other tokens are the request's own. Answers are as long as `output_tokens` says.
 """
 
+# pyright: reportMissingImports=false
+
 import inspect
 import json
 import os
