@@ -65,6 +65,13 @@ def _errors(residuals: list[Residual]) -> dict[str, float]:
     }
 
 
+def read_residuals(path: Path) -> list[Residual]:
+    """Return the rows that `write_residuals` wrote."""
+    import pyarrow.parquet as pq
+
+    return [Residual(**row) for row in pq.read_table(path).to_pylist()]
+
+
 def write_residuals(residuals: tuple[Residual, ...], path: Path) -> None:
     """Write one row a window: measured and replayed seconds, joules and latency."""
     import pyarrow as pa

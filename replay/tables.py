@@ -1,35 +1,61 @@
-"""`replay tables`: which cost tables there are."""
+"""`replay tables`: which cost tables there are, and what they say."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from sim.table import CostTable
+
+FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.command()
 @click.argument("names", nargs=-1)
-def cli(names: tuple[str, ...]) -> None:
-    """List the cost tables that ship, or show NAMES (or folders) in full."""
-    from sim.table_files import DEFAULT, load_table, shipped
+@click.option("--plot", "picture", type=FILE, metavar="FILE", help="Draw its points: .png, .svg or .pdf.")
+@click.option("--overwrite", is_flag=True, help="Replace the plot if it is there.")
+def cli(names: tuple[str, ...], picture: Path | None, overwrite: bool) -> None:
+    """List the cost tables that ship, or show NAMES (or folders) in full.
 
+    With --plot, draws the measured points of the one table that is named, and what the fitted model makes of
+    them.
+    """
+    from sim.table_files import find_table, load_table, shipped
+
+    if picture is not None and len(names) != 1:
+        raise ValueError(f"--plot draws one table, got {len(names)}; name one that `replay tables` lists")
     for name in names or tuple(shipped()):
         table = load_table(name)
-        default = ", the default" if name == DEFAULT else ""
-        click.echo(f"{table.name} ({table.source}{default})")
-        click.echo(f"  {table.measured_on}")
+        _list(table)
         if names:
             _show(table)
+        if picture is not None:
+            from calibrate.plot import plot_table
+
+            plot_table(table, find_table(name).parent, picture, overwrite=overwrite)
+            click.echo(f"The plot is in {picture}", err=True)
 
 
-def _show(table: object) -> None:
+def _list(table: "CostTable") -> None:
+    from sim.table_files import DEFAULT
+
+    default = ", the default" if table.name == DEFAULT else ""
+    click.echo(f"{table.name} ({table.source}{default})")
+    click.echo(f"  {table.measured_on}")
+
+
+def _show(table: "CostTable") -> None:
     import json
+    from math import isinf
 
-    from sim.table import CostTable
-
-    assert isinstance(table, CostTable)
-    coefficients = table.coefficients
-    click.echo(f"  power limit {table.power_limit_w:.0f} W a GPU, held at {coefficients.cap_w:.0f} W in all")
-    click.echo(f"  idle {coefficients.idle_w:.0f} W loaded, {table.bare_idle_w:.0f} W bare")
-    prefill, seqs, kv, pairs = coefficients.limits
+    c = table.coefficients
+    cap = "not capped" if isinf(c.cap_w) else f"held at {c.cap_w:.0f} W in all"
+    click.echo(f"  power limit {table.power_limit_w:.0f} W a GPU, {cap}")
+    click.echo(f"  idle {c.idle_w:.0f} W loaded, {table.bare_idle_w:.0f} W bare")
+    prefill, seqs, kv, pairs = c.limits
     click.echo(
-        f"  measured up to {prefill:.0f} prefill tokens, {seqs:.0f} sequences, {kv:.0f} KV tokens, "
+        f"  measured up to {prefill:,.0f} prefill tokens, {seqs:,.0f} sequences, {kv:,.0f} KV tokens, "
         f"{pairs:.3g} query-key pairs in a step"
     )
     click.echo(f"  engine: {json.dumps(table.engine)}")

@@ -27,11 +27,11 @@ def shipped() -> Iterator[str]:
     yield from sorted(path.parent.name for path in folder.glob(f"*/{TABLE_FILE}"))
 
 
-def load_table(name_or_path: str) -> CostTable:
-    """Return a shipped table by name, or any table by its folder or file.
+def find_table(name_or_path: str) -> Path:
+    """Return the file of a shipped table by name, or of any table by its folder or file.
 
     Raises:
-        ValueError: There is no such table, or its file is not a table.
+        ValueError: There is no such table.
     """
     path = Path(name_or_path)
     if path.is_dir():
@@ -43,6 +43,16 @@ def load_table(name_or_path: str) -> CostTable:
             f"no table {name_or_path!r}; there are {', '.join(shipped())}, "
             f"or give the folder of a calibration"
         )
+    return path
+
+
+def load_table(name_or_path: str) -> CostTable:
+    """Return a shipped table by name, or any table by its folder or file.
+
+    Raises:
+        ValueError: There is no such table, or its file is not a table.
+    """
+    path = find_table(name_or_path)
     try:
         return table_from_json(json.loads(path.read_text()))
     except ValueError as error:

@@ -1,0 +1,89 @@
+"""`replay tables`: which tables there are, what they say, and how well the model replays their points."""
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from toy_table import toy_table
+
+from replay.main import main
+from sim.table_files import DEFAULT, load_table, save_table, shipped
+
+
+def tables(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["tables", *arguments])
+
+
+def refusal_of(*arguments: str) -> str:
+    done = tables(*arguments)
+    assert done.exit_code == 2
+    (line,) = done.stderr.splitlines()
+    return line
+
+
+def test_every_shipped_table_is_listed_with_where_it_was_measured_and_one_is_the_default() -> None:
+    done = tables()
+    assert done.exit_code == 0
+    lines = done.stdout.splitlines()
+    assert lines[0::2] == [
+        f"{name} (measured{', the default' if name == DEFAULT else ''})" for name in shipped()
+    ]
+    assert lines[1::2] == [f"  {load_table(name).measured_on}" for name in shipped()]
+
+
+def test_a_named_table_tells_its_powers_limits_and_errors() -> None:
+    done = tables(DEFAULT)
+    table = load_table(DEFAULT)
+    assert (
+        f"power limit {table.power_limit_w:.0f} W a GPU, held at {table.coefficients.cap_w:.0f} W"
+        in done.stdout
+    )
+    assert f"idle {table.coefficients.idle_w:.0f} W loaded, {table.bare_idle_w:.0f} W bare" in done.stdout
+    assert f"{table.coefficients.limits[1]:,.0f} sequences" in done.stdout
+    for kind, errors in table.meta["errors"].items():
+        assert f"{kind:8} {errors['windows']:4.0f} windows" in done.stdout
+
+
+def test_a_table_of_ones_own_is_shown_by_its_folder(tmp_path: Path) -> None:
+    save_table(toy_table(name="mine"), tmp_path)
+    done = tables(str(tmp_path))
+    assert done.stdout.splitlines()[:3] == [
+        "mine (assumed)",
+        "  nowhere: invented numbers",
+        "  power limit 700 W a GPU, not capped",
+    ]
+
+
+def test_an_unknown_table_is_one_line() -> None:
+    assert refusal_of("h900").startswith("Error: no table 'h900'; there are ")
+
+
+@pytest.mark.parametrize("ending", ["png", "svg"])
+def test_the_points_of_a_shipped_table_can_be_drawn(tmp_path: Path, ending: str) -> None:
+    picture = tmp_path / f"table.{ending}"
+    done = tables(DEFAULT, "--plot", str(picture))
+    assert done.exit_code == 0, done.stderr
+    assert picture.stat().st_size > 20_000
+    assert done.stderr == f"The plot is in {picture}\n"
+    if ending == "svg":
+        assert picture.read_text().lstrip().startswith("<?xml")
+
+
+def test_a_plot_that_cannot_be_drawn_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    picture = tmp_path / "table.png"
+    assert "--plot draws one table, got 0" in refusal_of("--plot", str(picture))
+    assert "--plot draws one table, got 2" in refusal_of(DEFAULT, DEFAULT, "--plot", str(picture))
+    assert "a plot ends in .png, .svg, .pdf" in refusal_of(DEFAULT, "--plot", str(tmp_path / "table.txt"))
+    save_table(toy_table(), tmp_path)
+    line = refusal_of(str(tmp_path), "--plot", str(picture))
+    assert line.endswith("points.parquet: not there; a plot needs the points beside the table")
+    assert {path.name for path in tmp_path.iterdir()} == {"table.json"}
+
+
+def test_a_plot_that_exists_is_only_replaced_when_told_to(tmp_path: Path) -> None:
+    picture = tmp_path / "table.svg"
+    picture.write_text("precious")
+    assert "exists already" in refusal_of(DEFAULT, "--plot", str(picture))
+    assert picture.read_text() == "precious"
+    assert tables(DEFAULT, "--plot", str(picture), "--overwrite").exit_code == 0
+    assert picture.read_text() != "precious"
