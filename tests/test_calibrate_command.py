@@ -1,5 +1,7 @@
 """`replay calibrate`: what stops it is one line, and what it has measured is kept."""
 
+import json
+import re
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -8,13 +10,16 @@ from typing import Any
 import pytest
 from calibration_bench import Bench, step_s
 from click.testing import CliRunner
+from invented_calibration import COEFFICIENTS, FACTS, KNOTS, calibration
 from scripted_nvml import ScriptedNvml
 from standin_engine import StandInEngine
 
 from calibrate import measure
-from calibrate.raw import read_lines
+from calibrate import model as cost_model
+from calibrate.raw import append, read_lines
 from replay import calibrate as command
 from replay.main import main
+from sim.table_files import load_table, table_to_json
 
 VLLM = 'raise ImportError("libcuda.so.1: cannot open shared object file")\n'
 
@@ -118,18 +123,18 @@ def standing_in(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
     return bench
 
 
-def calibrate(bench: Bench, *options: str) -> Any:
+def run_calibrate(bench: Bench, *options: str) -> Any:
     arguments = ["calibrate", "--model", "stand-in", "--out", str(bench.folder), "--hold-s", "0.5"]
     return CliRunner().invoke(main, [*arguments, "--repeats", "1", "--grid", "quick", *options])
 
 
 def test_a_calibration_that_is_stopped_says_how_to_go_on(standing_in: Bench) -> None:
-    done = calibrate(standing_in, "--stop-after", "0")
+    done = run_calibrate(standing_in, "--stop-after", "0")
     assert done.exit_code == 0
     assert done.stdout == ""
     assert done.stderr.endswith("1 points are done, 2 are left; give the same command again to go on\n")
     assert len(read_lines(standing_in.folder / "points.jsonl")) == 1
-    refused = calibrate(standing_in, "--seed", "1")
+    refused = run_calibrate(standing_in, "--seed", "1")
     assert refused.exit_code == 2
     assert refused.stderr.splitlines()[-1].endswith("was begun with seed = 0, now 1; use another --out")
 
@@ -143,7 +148,7 @@ def test_an_interrupted_calibration_keeps_its_points_and_says_so(
             raise KeyboardInterrupt
 
     monkeypatch.setattr(command, "_say", say)
-    done = calibrate(standing_in)
+    done = run_calibrate(standing_in)
     assert done.exit_code == 1
     assert standing_in.said[-1].startswith("interrupted; what was measured is in ")
     assert len(read_lines(standing_in.folder / "points.jsonl")) == 2
@@ -155,7 +160,7 @@ def test_an_engine_that_fails_is_one_line(standing_in: Bench, monkeypatch: pytes
         return replace(tools, engine=Broken(standing_in.folder / "unused", step_s))
 
     monkeypatch.setattr(command, "_instruments", broken)
-    done = calibrate(standing_in)
+    done = run_calibrate(standing_in)
     assert done.exit_code == 2
     assert done.stderr.splitlines()[-1] == "Error: vLLM does not start: out of memory; its own log says more"
 
@@ -184,6 +189,35 @@ def test_wrong_usage_is_one_line(tmp_path: Path, options: list[str], message: st
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_measured_points_become_a_table_that_can_be_plotted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SECOND_KNOTS", "JOULE_KNOTS"):
+        monkeypatch.setattr(cost_model, name, KNOTS)
+    out = tmp_path / "invented"
+    out.mkdir()
+    for raw in calibration():
+        append(out / "points.jsonl", raw)
+    (out / "facts.json").write_text(json.dumps(FACTS))
+
+    done = CliRunner().invoke(main, ["calibrate", "--out", str(out), "--fit-only"])
+    assert done.exit_code == 0, done.stderr
+    assert f"the table is {out / 'table.json'}; use it with --table {out}" in done.stderr
+    assert re.search(r"mixed +5 windows: seconds 0\.\d\d % rms, joules 0\.\d\d % rms", done.stderr)
+    table = load_table(str(out))
+    assert (table.name, table.source, table.gpu) == ("invented", "measured", "Invented")
+    assert table.coefficients.cap_w == pytest.approx(COEFFICIENTS.cap_w, rel=0.01)
+
+    (out / "points.jsonl").unlink()
+    again = CliRunner().invoke(main, ["calibrate", "--out", str(out), "--fit-only"])
+    assert again.exit_code == 0, again.stderr
+    assert table_to_json(load_table(str(out))) == table_to_json(table)
+
+    plotted = CliRunner().invoke(main, ["tables", str(out), "--plot", str(tmp_path / "plot.png")])
+    assert plotted.exit_code == 0, plotted.stderr
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_finished_calibration_is_not_overwritten(tmp_path: Path) -> None:

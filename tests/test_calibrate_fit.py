@@ -1,0 +1,153 @@
+"""The fit, closed loop: windows that follow the model exactly, what the fit makes of them, and of others."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from invented_calibration import COEFFICIENTS, FACTS, HOST, IDLE_W, KNOTS, calibration, held_out
+
+from calibrate import fit as fitting
+from calibrate import model
+from calibrate.fit import Fit, fit, padding
+from calibrate.grid import KV_SHARE
+from calibrate.raw import RawPoint
+from calibrate.table import errors_by_kind, make_table, read_residuals, write_residuals
+from calibrate.timeline import energy_at, replay_steps
+from calibrate.windows import Window, windows
+from sim.host_time import HostTime
+from sim.step_cost import Coefficients
+
+FOUND_WITHIN = 0.003
+HELD_OUT_WITHIN = 0.01
+
+
+@pytest.fixture(scope="module")
+def fitted() -> Iterator[Fit]:
+    """Return the fit of the invented calibration, from the guess alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("SECOND_KNOTS", "JOULE_KNOTS"):
+            patch.setattr(model, name, KNOTS)
+        patch.setattr(fitting, "RESTARTS", 0)
+        yield fit(calibration(), FACTS, lambda _: None)
+
+
+def modelled(c: Coefficients, h: HostTime, window: Window) -> tuple[float, float]:
+    """Return seconds and joules of a window by the model."""
+    replayed = replay_steps(c, h, window.steps)
+    seconds = replayed.done_s[window.last] - replayed.done_s[window.first]
+    ends_j = [energy_at(replayed, c.idle_w, step) for step in (window.first, window.last)]
+    return float(seconds), ends_j[1] - ends_j[0]
+
+
+def test_windows_of_invented_points_are_replayed_exactly_by_the_numbers_behind_them() -> None:
+    for window in windows(calibration()):
+        seconds, joules = modelled(COEFFICIENTS, HOST, window)
+        assert seconds == pytest.approx(window.seconds, rel=1e-9), window.point.key
+        assert joules == pytest.approx(window.joules, rel=1e-9), window.point.key
+
+
+def test_the_fit_replays_what_it_was_fitted_to(fitted: Fit) -> None:
+    assert len(fitted.residuals) == len(calibration()) - 1  # the idle point has no steps
+    for residual in fitted.residuals:
+        assert residual.model_seconds == pytest.approx(residual.seconds, rel=FOUND_WITHIN), residual.key
+        assert residual.model_joules == pytest.approx(residual.joules, rel=FOUND_WITHIN), residual.key
+        if residual.kind == "trickle":
+            assert residual.model_latency_s == pytest.approx(residual.latency_s, rel=FOUND_WITHIN)
+        else:
+            assert (residual.latency_s, residual.model_latency_s) == (None, None)
+
+
+@pytest.mark.parametrize("raw", held_out(), ids=lambda raw: raw.point.key)
+def test_the_fit_finds_loads_that_it_has_not_seen(fitted: Fit, raw: RawPoint) -> None:
+    (window,) = windows([raw])
+    seconds, joules = modelled(fitted.coefficients, fitted.host, window)
+    assert seconds == pytest.approx(window.seconds, rel=HELD_OUT_WITHIN)
+    assert joules == pytest.approx(window.joules, rel=HELD_OUT_WITHIN)
+
+
+def test_the_fit_finds_the_numbers_that_the_windows_determine(fitted: Fit) -> None:
+    found, true = fitted.coefficients, COEFFICIENTS
+    assert found.idle_w == pytest.approx(IDLE_W)
+    assert found.cap_w == pytest.approx(true.cap_w, rel=0.01)
+    assert found.per_kv[0] == pytest.approx(true.per_kv[0], rel=0.01)
+    assert found.per_kv[1] == pytest.approx(true.per_kv[1], rel=0.1)
+    assert found.linear_s == pytest.approx(true.linear_s, rel=0.05)
+    assert fitted.host.piecewise_s == pytest.approx(HOST.piecewise_s, rel=0.02)
+    assert fitted.host.eager_s == pytest.approx(HOST.eager_s, rel=0.02)
+    assert fitted.host.submit_s == pytest.approx(HOST.submit_s, rel=1e-6)
+    assert fitted.host.deliver_s == pytest.approx(HOST.deliver_s, rel=0.05)
+    assert fitted.host.graph_tokens == HOST.graph_tokens
+    assert found.padded.tolist() == true.padded.tolist()
+
+
+def test_the_limits_are_the_largest_of_what_was_measured(fitted: Fit) -> None:
+    columns = ("prefill_tokens", "decode_seqs", "kv_tokens", "prefill_pairs")
+    raws = [raw for raw in calibration() if len(raw.steps["done_s"])]
+    largest = [max(raw.steps[column].max() for raw in raws) for column in columns]
+    assert fitted.coefficients.limits == pytest.approx(np.array(largest) / [1, 1, KV_SHARE, 1])
+
+
+def test_residuals_survive_the_disk_and_are_summed_up_by_kind(fitted: Fit, tmp_path: Path) -> None:
+    write_residuals(fitted.residuals, tmp_path / "residuals.parquet")
+    read = read_residuals(tmp_path / "residuals.parquet")
+    assert tuple(read) == fitted.residuals
+    errors = errors_by_kind(fitted.residuals)
+    assert {kind: summed["windows"] for kind, summed in errors.items()} == {
+        "burst": 2, "decode": 8, "mixed": 5, "prefill": 9, "trickle": 4,
+    }  # fmt: skip
+    doubled = tuple(replace(residual, model_joules=1.02 * residual.joules) for residual in fitted.residuals)
+    assert errors_by_kind(doubled)["decode"]["joules_rms"] == pytest.approx(0.02)
+    assert errors_by_kind(doubled)["decode"]["joules_mean"] == pytest.approx(0.02)
+
+
+def test_a_table_says_where_it_comes_from(fitted: Fit, tmp_path: Path) -> None:
+    points = tmp_path / "points.parquet"
+    points.write_bytes(b"points")
+    table = make_table("invented", fitted, FACTS, points)
+    assert table.source == "measured"
+    assert table.measured_on == (
+        "1 x Invented, driver 1.0, vLLM 0.0, invented bfloat16, random weights, 2026-01-01"
+    )
+    assert (table.power_limit_w, table.bare_idle_w) == (670.0, 70.0)
+    assert table.meta["points_sha256"] == "c54a061dfcc125cb160421b2680feaf6d65d938d756d887fe4d8d1d046eb626e"
+    assert set(table.meta["errors"]) == {residual.kind for residual in fitted.residuals}
+
+
+@pytest.mark.parametrize("kind", ["idle", "decode", "prefill", "trickle"])
+def test_a_kind_of_point_that_is_missing_is_named(kind: str) -> None:
+    points = [raw for raw in calibration() if raw.point.kind != kind]
+    with pytest.raises(ValueError, match=f"no {kind} point is there; a fit needs one: let calibrate finish"):
+        fit(points, FACTS, lambda _: None)
+
+
+def test_an_engine_without_async_scheduling_is_refused() -> None:
+    def wait_for_each(raw: RawPoint) -> RawPoint:
+        done_s = raw.steps["done_s"]
+        before_s = np.concatenate([[-1.0], done_s[:-1]])[: len(done_s)]
+        scheduled_s = np.maximum(raw.steps["scheduled_s"], before_s + 1e-5)
+        return replace(raw, steps={**raw.steps, "scheduled_s": scheduled_s})
+
+    with pytest.raises(ValueError, match="a fit needs async scheduling"):
+        fit([wait_for_each(raw) for raw in calibration()], FACTS, lambda _: None)
+
+
+def test_a_counter_that_power_contradicts_is_refused() -> None:
+    points = [replace(raw, power=raw.power * [1.0, 1.05]) for raw in calibration()]
+    with pytest.raises(ValueError, match=r"over all points the counter says .* must agree within 3 %"):
+        fit(points, FACTS, lambda _: None)
+
+
+def test_points_at_which_the_gpu_throttled_are_left_out_and_that_is_said() -> None:
+    said: list[str] = []
+    idle, *others = calibration()
+    hot = [replace(raw, throttle_reasons=0x20 | 0x4) for raw in others]
+    with pytest.raises(ValueError, match="no decode point is there"):
+        fit([idle, *hot], FACTS, said.append)
+    assert said == [f"{len(hot)} of {len(hot) + 1} points are left out: the GPU throttled"]
+
+
+def test_a_step_is_padded_to_the_next_graph() -> None:
+    assert padding([4, 1, 2]).tolist() == [1, 1, 2, 4, 4]
+    assert padding([]).tolist() == [0]
