@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from calibrate.grid import KV_SHARE
 from calibrate.model import Known, Model, guess_model
 from calibrate.raw import RawPoint
 from calibrate.timeline import energy_at, replay_steps
@@ -21,6 +20,10 @@ TOLERANCE = 0.005
 
 NEEDED = ("idle", "decode", "prefill", "trickle")
 """Kinds of points that the guesses are read from."""
+
+KV_REACH = 4 / 3
+"""How far beyond the fullest load KV tokens still count as measured: a step's cost is linear in them, and the
+grid leaves room in the cache."""
 
 RESTARTS = 1
 MOST_STEPS = 80
@@ -133,14 +136,10 @@ def padding(graph_sizes: list[int]) -> np.ndarray[tuple[int], np.dtype[np.int64]
 
 
 def _limits(measured: list[Window]) -> Floats:
-    """Return the largest prefill tokens, sequences, KV tokens and pairs of a step.
-
-    The grid stops at nine tenths of what the KV cache holds; a step's cost is linear in KV tokens, so that
-    the last tenth counts as measured.
-    """
+    """Return the most prefill tokens, sequences, KV tokens and pairs of a step that count as measured."""
     columns = ("prefill_tokens", "decode_seqs", "kv_tokens", "prefill_pairs")
     largest = [max(float(getattr(window.steps, column).max()) for window in measured) for column in columns]
-    return np.asarray(np.array(largest) / [1.0, 1.0, KV_SHARE, 1.0], dtype=np.float64)
+    return np.asarray(np.array(largest) * [1.0, 1.0, KV_REACH, 1.0], dtype=np.float64)
 
 
 def _as_in_service(measured: list[Window]) -> list[Window]:

@@ -20,11 +20,12 @@ def make_table(name: str, fitted: Fit, facts: dict[str, Any], points_file: Path)
         points_file: The raw points it was fitted to, whose hash goes into the table.
     """
     gpu, engine = facts["gpu"], facts["engine"]
+    cards = f" ({len(gpu['hashes'])} cards in turn)" if len(gpu["hashes"]) > gpu["gpus"] else ""
     return CostTable(
         name=name,
         source="measured",
         measured_on=(
-            f"{gpu['gpus']} x {gpu['name']}, driver {gpu['driver']}, vLLM {engine['vllm']}, "
+            f"{gpu['gpus']} x {gpu['name']}{cards}, driver {gpu['driver']}, vLLM {engine['vllm']}, "
             f"{engine['model']} {engine['quantization'] or engine['dtype']}"
             f"{', random weights' if engine['random_weights'] else ''}, {facts['date']}"
         ),
