@@ -1,63 +1,36 @@
 """Plots of a calibration: what was measured against what the fitted model makes of it; loads matplotlib."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from calibrate.fit import Residual
-from calibrate.raw import read_parquet
-from calibrate.table import read_residuals
-from calibrate.windows import Window, windows
+from calibrate.dots import Dot, read_dots
 from sim.table import CostTable
 from traces.whole_files import whole_file
 
 ENDINGS = (".png", ".svg", ".pdf")
 INK = "#1f4e79"
+LEGEND = "context: dots measured, lines model,\nhollow: equal contexts, not fitted"
+GAP = 6
+"""Loads further apart than this factor are not joined by a line."""
+
 ERROR_TICKS = (1, 2, 5, 10, 20, 50, 100)
 LINEAR_TO = 2
 """Per cent up to which errors are drawn to scale; beyond, logarithmically."""
-LEGEND = "context (dots measured, lines model)"
+
 GOLDEN = 0.618034
 """Multiples of it spread dots evenly, whatever their number."""
 
-
-@dataclass(frozen=True, slots=True)
-class Dot:
-    """A window, measured and replayed: means over its steps.
-
-    Attributes:
-        window: What was measured.
-        model_step_s: From one output to the next, by the model.
-        model_power_w: Mean power by the model.
-        seconds_error, joules_error: Of the model, relative.
-    """
-
-    window: Window
-    model_step_s: float
-    model_power_w: float
-    seconds_error: float
-    joules_error: float
-
-
-class Quantity(NamedTuple):
-    """Something of a window, as measured and by the model."""
-
-    measured: Callable[[Dot], float]
-    modelled: Callable[[Dot], float]
-
-
-STEP_MS = Quantity(lambda dot: 1e3 * dot.window.step_s, lambda dot: 1e3 * dot.model_step_s)
-POWER_W = Quantity(lambda dot: dot.window.power_w, lambda dot: dot.model_power_w)
+Number = Callable[[Dot], float]
 
 
 def plot_table(table: CostTable, folder: Path, path: Path, *, overwrite: bool = False) -> None:
     """Draw the points and residuals that lie beside a table into the file `path`.
 
     Args:
-        table: The table, for its name and where it was measured.
+        table: The table, for its name, where it was measured, and the power limit.
         folder: Holds points.parquet and residuals.parquet.
         path: Ends in .png, .svg or .pdf.
         overwrite: Whether an existing file may be replaced.
@@ -75,107 +48,110 @@ def plot_table(table: CostTable, folder: Path, path: Path, *, overwrite: bool = 
             "plots need matplotlib, which is not installed; pip install 'replay[plot]'"
         ) from error
     dots = read_dots(folder)
-    figure: Any = Figure(figsize=(13, 8), layout="constrained", dpi=150)
+    figure: Any = Figure(figsize=(13, 8.2), layout="constrained", dpi=150)
     mosaic = [["time"] * 2 + ["power"] * 2 + ["prefill"] * 2, ["seconds"] * 3 + ["joules"] * 3]
-    axes = figure.subplot_mosaic(mosaic, height_ratios=[1.2, 1])
+    axes = figure.subplot_mosaic(mosaic, height_ratios=[1.25, 1])
     figure.suptitle(f"{table.name}: {table.measured_on}", x=0.01, ha="left", fontsize=11)
-    decodes = [dot for dot in dots if dot.window.point.kind in ("decode", "ragged")]
-    _draw_curves(axes["time"], decodes, _batch, STEP_MS)
-    axes["time"].set(title="decode: step time", ylabel="ms a step", xlabel="sequences", yscale="log")
-    _draw_curves(axes["power"], decodes, _batch, POWER_W)
-    axes["power"].set(title="decode: power (dotted: power limit)", ylabel="W", xlabel="sequences")
+    _draw_decodes(axes["time"], axes["power"], [dot for dot in dots if _kind(dot) in ("decode", "ragged")])
     axes["power"].axhline(table.power_limit_w * table.gpus, color="#777777", linewidth=1, linestyle=":")
-    prefills = [dot for dot in dots if dot.window.point.kind == "prefill" and dot.window.point.streams <= 2]
-    _draw_curves(axes["prefill"], prefills, lambda dot: dot.window.tokens, STEP_MS)
-    axes["prefill"].set(title="prefill: step time", ylabel="ms a step", xlabel="prompt tokens in the step")
-    axes["prefill"].set(yscale="log")
-    for name in ("time", "power", "prefill"):
-        _number_ticks(axes[name])
-    axes["time"].legend(title=LEGEND, frameon=False, fontsize=8, title_fontsize=8)
-    axes["prefill"].legend(title=LEGEND, frameon=False, fontsize=8, title_fontsize=8)
-    _draw_errors(axes["seconds"], dots, lambda dot: dot.seconds_error)
-    axes["seconds"].set(title="seconds of each window: model / measured - 1")
-    _draw_errors(axes["joules"], dots, lambda dot: dot.joules_error)
-    axes["joules"].set(title="joules of each window: model / measured - 1")
+    alone = [dot for dot in dots if _kind(dot) == "prefill" and dot.window.point.streams <= 2]
+    _draw_prefills(axes["prefill"], alone)
+    fitted = [dot for dot in dots if dot.residual is not None]
+    _draw_errors(axes["seconds"], fitted, lambda dot: dot.seconds_error)
+    axes["seconds"].set(title="seconds of each fitted window: model / measured - 1")
+    _draw_errors(axes["joules"], fitted, lambda dot: dot.joules_error)
+    axes["joules"].set(title="joules of each fitted window: model / measured - 1")
     with whole_file(path, overwrite=overwrite) as part:
         figure.savefig(part, format=path.suffix.lower()[1:])
 
 
-def read_dots(folder: Path) -> list[Dot]:
-    """Return the windows that a table was fitted to, with what the model makes of them.
+def _draw_decodes(time: Any, power: Any, dots: list[Dot]) -> None:
+    """Draw step time and power of decode over the batch."""
 
-    Raises:
-        ValueError: The folder holds no points, or residuals of other points.
-    """
-    points_file, residuals_file = folder / "points.parquet", folder / "residuals.parquet"
-    for file in (points_file, residuals_file):
-        if not file.is_file():
-            raise ValueError(f"{file}: not there; a plot needs the points beside the table")
-    residuals: dict[str, list[Residual]] = {}
-    for residual in read_residuals(residuals_file):
-        residuals.setdefault(residual.key, []).append(residual)
-    dots = [
-        _dot(window, residuals[window.point.key].pop(0))
-        for window in windows(read_parquet(points_file)[0])
-        if residuals.get(window.point.key)
-    ]
-    strays = [key for key, left in residuals.items() if left]
-    if strays:
-        raise ValueError(f"{residuals_file}: {strays[0]} is not in {points_file}; fit again with --fit-only")
-    return dots
+    def batch(dot: Dot) -> float:
+        return float(dot.window.point.batch)
+
+    _draw_curves(time, dots, batch, lambda dot: dot.step_ms, lambda dot: dot.model_step_ms)
+    time.set(title="decode: step time", ylabel="ms a step", xlabel="sequences", yscale="log")
+    time.legend(title=LEGEND, frameon=False, fontsize=8, title_fontsize=8, alignment="left")
+    _number_ticks(time)
+    _draw_curves(power, dots, batch, lambda dot: dot.power_w, lambda dot: dot.model_power_w)
+    power.set(title="decode: power (dotted: power limit)", ylabel="W", xlabel="sequences")
+    _number_ticks(power)
 
 
-def _dot(window: Window, residual: Residual) -> Dot:
-    return Dot(
-        window=window,
-        model_step_s=window.step_s * residual.model_seconds / residual.seconds,
-        model_power_w=residual.model_joules / residual.model_seconds,
-        seconds_error=residual.model_seconds / residual.seconds - 1,
-        joules_error=residual.model_joules / residual.joules - 1,
+def _draw_prefills(axes: Any, dots: list[Dot]) -> None:
+    """Draw the step time of prefill over the tokens in a step."""
+    _draw_curves(
+        axes, dots, lambda dot: dot.window.tokens, lambda dot: dot.step_ms, lambda dot: dot.model_step_ms
     )
+    axes.set(title="prefill: step time", ylabel="ms a step", xlabel="prompt tokens in the step", yscale="log")
+    axes.legend(title="context before the prompt", frameon=False, fontsize=8, title_fontsize=8)
+    _number_ticks(axes)
 
 
-def _batch(dot: Dot) -> float:
-    return float(dot.window.point.batch)
+def _draw_curves(axes: Any, dots: list[Dot], x: Number, measured: Number, modelled: Number) -> None:
+    """Draw each window as measured, and lines through what the model makes of them, one colour a context."""
+    from matplotlib import colormaps
+    from matplotlib.colors import LogNorm
 
-
-def _draw_curves(axes: Any, dots: list[Dot], x_of: Callable[[Dot], float], quantity: Quantity) -> None:
-    """Draw each window as measured, and a line through what the model makes of them, one colour a context."""
-    for context, colour in _by_context(dots):
+    contexts = sorted({dot.window.point.context_tokens for dot in dots})
+    shade = LogNorm(vmin=0.7 * max(contexts[0], 200), vmax=1.3 * max(contexts[-1], 400), clip=True)
+    for context in contexts:
+        colour = colormaps["viridis_r"](0.15 + 0.85 * shade(max(context, 1)))
         own = [dot for dot in dots if dot.window.point.context_tokens == context]
-        axes.plot([x_of(dot) for dot in own], [quantity.measured(dot) for dot in own], **_dots(colour))
-        loads = {(dot.window.point.batch, dot.window.point.chunk_tokens) for dot in own}
-        line = []
-        for load in loads:
-            repeats = [dot for dot in own if (dot.window.point.batch, dot.window.point.chunk_tokens) == load]
-            line.append(
-                (np.mean([x_of(d) for d in repeats]), np.mean([quantity.modelled(d) for d in repeats]))
-            )
-        axes.plot(*zip(*sorted(line), strict=True), color=colour, linewidth=1.2, label=f"{context:,}")
+        for is_fitted in (False, True):
+            some = [dot for dot in own if (dot.residual is not None) is is_fitted]
+            style = _dots(colour) if is_fitted else _hollow(colour)
+            axes.plot([x(dot) for dot in some], [measured(dot) for dot in some], **style)
+        line = _means([dot for dot in own if dot.residual is not None], x, modelled)
+        axes.plot(*line, color=colour, linewidth=1.3, label=f"{context:,}")
     axes.set_xscale("log")
     _tidy(axes)
 
 
-def _draw_errors(axes: Any, dots: list[Dot], error: Callable[[Dot], float]) -> None:
+def _means(dots: list[Dot], x: Number, y: Number) -> tuple[list[float], list[float]]:
+    """Return x and y of each load, repeats averaged, in order; NaN stands between those far apart."""
+    loads: dict[tuple[int, int], list[Dot]] = {}
+    for dot in dots:
+        loads.setdefault((dot.window.point.batch, dot.window.point.chunk_tokens), []).append(dot)
+    means = sorted(
+        (float(np.mean([x(dot) for dot in own])), float(np.mean([y(dot) for dot in own])))
+        for own in loads.values()
+    )
+    xs, ys = [], []
+    for place, (mean_x, mean_y) in enumerate(means):
+        if place and mean_x > GAP * means[place - 1][0]:
+            xs.append(mean_x)
+            ys.append(float("nan"))
+        xs.append(mean_x)
+        ys.append(mean_y)
+    return xs, ys
+
+
+def _draw_errors(axes: Any, dots: list[Dot], error: Number) -> None:
     """Draw the error of each window as a strip for its kind, with its root mean square."""
-    kinds = sorted({dot.window.point.kind for dot in dots})
+    kinds = sorted({_kind(dot) for dot in dots})
     labels = []
     for place, kind in enumerate(kinds):
-        errors = 100 * np.array([error(dot) for dot in dots if dot.window.point.kind == kind])
+        errors = 100 * np.array([error(dot) for dot in dots if _kind(dot) == kind])
         spread = 0.7 * ((np.arange(len(errors)) * GOLDEN) % 1.0 - 0.5)
         axes.plot(place + spread, errors, **_dots(INK))
-        rms = float(np.sqrt(np.mean(errors**2)))
-        labels.append(f"{kind}\n{len(errors)} windows\nrms {rms:.1f} %")
+        labels.append(f"{kind} ({len(errors)})\nrms {np.sqrt(np.mean(errors**2)):.1f} %")
     most = max(100 * max(abs(dot.seconds_error), abs(dot.joules_error)) for dot in dots)
     ticks = [tick for tick in ERROR_TICKS if tick <= max(most, LINEAR_TO)]
     axes.set_yscale("symlog", linthresh=LINEAR_TO, linscale=1.5)
-    axes.set_yticks([*(-tick for tick in ticks), 0, *ticks], minor=False)
+    axes.set_yticks([*(-tick for tick in ticks), 0, *ticks])
     axes.set_yticks([], minor=True)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:+.0f} %" if value else "0")
     axes.set_ylim(-1.3 * max(most, LINEAR_TO), 1.3 * max(most, LINEAR_TO))
     axes.axhline(0, color="#333333", linewidth=0.8)
-    axes.set_xticks(range(len(kinds)), labels)
+    axes.set_xticks(range(len(kinds)), labels, fontsize=8.5)
     _tidy(axes)
+
+
+def _kind(dot: Dot) -> str:
+    return dot.window.point.kind
 
 
 def _number_ticks(axes: Any) -> None:
@@ -190,17 +166,12 @@ def _number_ticks(axes: Any) -> None:
             axis.set_minor_formatter(NullFormatter())
 
 
-def _by_context(dots: Iterable[Dot]) -> Iterable[tuple[int, Any]]:
-    """Yield the contexts, and a colour for each, the darker the longer."""
-    from matplotlib import colormaps
-
-    contexts = sorted({dot.window.point.context_tokens for dot in dots})
-    shades = colormaps["viridis_r"](np.linspace(0.15, 0.95, max(len(contexts), 2)))
-    yield from zip(contexts, shades, strict=False)
-
-
 def _dots(colour: Any) -> dict[str, Any]:
-    return {"color": colour, "linestyle": "none", "marker": "o", "markersize": 3.2, "alpha": 0.6, "mew": 0}
+    return {"color": colour, "linestyle": "none", "marker": "o", "markersize": 3.4, "alpha": 0.65, "mew": 0}
+
+
+def _hollow(colour: Any) -> dict[str, Any]:
+    return {**_dots(colour), "markerfacecolor": "none", "mew": 0.7, "alpha": 0.5}
 
 
 def _tidy(axes: Any) -> None:
