@@ -152,7 +152,7 @@ def _as_in_service(measured: list[Window]) -> list[Window]:
 
 
 def _card_of(window: Window, model: Model, cards: dict[str, str]) -> str | None:
-    return cards[str(window.session)] if model.cards else None
+    return cards.get(str(window.session)) if model.cards else None
 
 
 def _least_squares(

@@ -17,9 +17,10 @@ class Point:
     """One load, held until its window is measured.
 
     Attributes:
-        kind: `idle` (loaded, no work), `decode` (a batch that only decodes), `prefill` (a stream of prompts,
-            one output token each), `mixed` (both), `trickle` (one request after the other, with a pause),
-            `burst` (pauses and short prefill streams in turn).
+        kind: `idle` (loaded, no work), `decode` (a batch that only decodes, contexts equal), `ragged` (the
+            same, contexts unequal), `prefill` (a stream of prompts, one output token each), `mixed` (decode
+            and prefill), `trickle` (one request after the other, with a pause), `burst` (pauses and short
+            prefill streams in turn), `open` (prompts of random lengths at random times).
         batch: Decoding sequences.
         context_tokens: Tokens before: of each decoding sequence (ragged: their mean), or before each chunk.
         chunk_tokens: Fresh prompt tokens of each streamed request (open: their median).
