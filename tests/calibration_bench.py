@@ -19,7 +19,7 @@ from calibrate.measure import BEFORE_S, Instruments, Plan, measure
 from calibrate.raw import RawPoint
 
 TICK_S = 0.05
-PLAN = Plan(grid="quick", repeats=1, hold_s=0.3, bare_idle_s=0.3)
+PLAN = Plan(grid="quick", repeats=1, hold_s=0.25, bare_idle_s=0.25)
 FEW = (
     Point("decode", batch=4, context_tokens=16),
     Point("prefill", chunk_tokens=64, streams=2),
@@ -31,8 +31,8 @@ GPU = {"name": "NVIDIA Invented 0", "driver": "580.0", "power_limit_w": 700.0, "
 class ReadMeter:
     """The meter, noting what was read: when each point began, and the largest gap between samples."""
 
-    def __init__(self, path: Path) -> None:
-        self._meter = Meter(path, (0,))
+    def __init__(self, path: Path, gpus: tuple[int, ...]) -> None:
+        self._meter = Meter(path, gpus)
         self.zeros_s: list[float] = []
         self.gap_s = 0.0
 
@@ -46,7 +46,7 @@ class ReadMeter:
     def samples(self, since_s: float) -> NDArray[np.void]:
         samples = self._meter.samples(since_s)
         self.zeros_s.append(since_s + BEFORE_S)
-        self.gap_s = max(self.gap_s, float(np.diff(samples["time_s"]).max()))
+        self.gap_s = max(self.gap_s, float(np.diff(samples["time_s"][samples["gpu"] == 0]).max()))
         return samples
 
 
@@ -73,6 +73,7 @@ class Bench:
     folder: Path
     said: list[str] = field(default_factory=list)
     company: Company = field(default_factory=Company)
+    gpus: tuple[int, ...] = (0,)
 
     def now_s(self) -> float:
         return time.monotonic() - self.nvml.zero_s
@@ -85,7 +86,7 @@ class Bench:
 
         return Instruments(
             engine=StandInEngine(step_log, step_s, draw=draw, **engine),
-            meter=ReadMeter(self.folder.parent / "meter.bin"),
+            meter=ReadMeter(self.folder.parent / "meter.bin", self.gpus),
             steps_since=lambda since_s: read_steps(step_log, since_s),
             watch=self.company,
             gpu=dict(gpu or GPU),
@@ -106,6 +107,7 @@ def bench(nvml: ScriptedNvml, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     nvml.say(-1.0, 0, tick_s=TICK_S)
     monkeypatch.setattr(loads, "SETTLE_S", 0.05)
     monkeypatch.setattr(loads, "REST_S", 0.2)
+    monkeypatch.setattr(loads, "OPEN_SETTLE_S", 0.3)
     monkeypatch.setattr(loads, "WARM_UPS", ((50, 4),))
     monkeypatch.setattr(grid, "QUICK", FEW)
     return Bench(nvml, tmp_path / "calibration")

@@ -147,9 +147,13 @@ def test_an_interrupted_calibration_keeps_its_points_and_says_so(
         if text.startswith("2/"):
             raise KeyboardInterrupt
 
+    tools = standing_in.tools()
+    monkeypatch.setattr(command, "_instruments", lambda *_: tools)
     monkeypatch.setattr(command, "_say", say)
     done = run_calibrate(standing_in)
     assert done.exit_code == 1
+    assert isinstance(tools.engine, StandInEngine)
+    assert tools.engine.is_stopped
     assert standing_in.said[-1].startswith("interrupted; what was measured is in ")
     assert len(read_lines(standing_in.folder / "points.jsonl")) == 2
 
@@ -242,3 +246,10 @@ def test_a_finished_calibration_is_not_overwritten(tmp_path: Path) -> None:
 )
 def test_engine_options_are_json_or_text(pairs: tuple[str, ...], options: dict[str, Any]) -> None:
     assert command.parse_engine_options(pairs) == options
+
+
+def test_every_option_is_in_the_docs() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "calibrate.md").read_text()
+    for parameter in command.cli.params:
+        for option in parameter.opts:
+            assert option in text or not option.startswith("--"), option

@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -14,17 +15,19 @@ from standin_engine import DECODE_W, IDLE_W, PREFILL_W, StandInEngine
 
 from backends.nvml import MeterError
 from calibrate import grid, loads
-from calibrate.grid import Point
+from calibrate.grid import Kind, Point
 from calibrate.measure import Unfinished, measure
 from calibrate.raw import RawPoint, read_lines
 
 ALL_KINDS = (
     Point("idle"),
     Point("decode", batch=16, context_tokens=128),
+    Point("ragged", batch=12, context_tokens=128),
     Point("prefill", chunk_tokens=256, context_tokens=256, streams=2),
     Point("mixed", batch=8, context_tokens=512, chunk_tokens=512, streams=2),
     Point("trickle", chunk_tokens=256, output_tokens=16, gap_s=0.05),
     Point("burst", chunk_tokens=1024, streams=8, gap_s=0.1),
+    Point("open", chunk_tokens=100, output_tokens=8, gap_s=0.02),
 )
 
 
@@ -42,7 +45,7 @@ def test_the_energy_of_every_point_is_what_was_scripted(
         scripted_j = bench.nvml.energy_j(0, from_s, to_s)
         # A tick is seen up to a sampling gap late; a change of power within a tick is spread over it.
         bound_j = 2 * PREFILL_W * tools.meter.gap_s
-        if raw.point.kind not in ("idle", "decode"):
+        if raw.point.kind not in ("idle", "decode", "ragged"):
             bound_j += 2 * swing_w * TICK_S / 4
         assert raw.energy_j(*raw.window_s) == pytest.approx(scripted_j, abs=bound_j), raw.point.key
     power_w = {raw.point.kind: raw.energy_j(*raw.window_s) / np.diff(raw.window_s)[0] for raw in points}
@@ -53,14 +56,14 @@ def test_the_energy_of_every_point_is_what_was_scripted(
 
 def check_loads(points: list[RawPoint]) -> None:
     """Check that each load was what its point says."""
-    assert {raw.point.kind for raw in points} == {"idle", "decode", "prefill", "mixed", "trickle", "burst"}
+    assert {raw.point.kind for raw in points} == set(get_args(Kind))
     for raw in points:
         done_s, point = raw.steps["done_s"], raw.point
         inside = (raw.steps["scheduled_s"] > raw.window_s[0]) & (done_s <= raw.window_s[1])
         assert raw.clock_mhz == 1980
         if point.kind == "idle":
             assert not inside.any()
-        if point.kind == "decode":
+        if point.kind in ("decode", "ragged"):
             assert set(raw.steps["decode_seqs"][inside]) == {point.batch}
             assert not raw.steps["prefill_tokens"][inside].any()
         if point.kind == "prefill":
@@ -75,15 +78,27 @@ def check_loads(points: list[RawPoint]) -> None:
             assert (raw.requests[1:, 0] - raw.requests[:-1, 2] >= 0.9 * point.gap_s).all()
 
 
+def test_the_energy_of_several_gpus_is_their_sum(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grid, "QUICK", FEW[:1])
+    bench.nvml.add_gpu(1, 300)
+    bench.nvml.say(-0.5, 1, tick_s=TICK_S, phase_s=0.4 * TICK_S, clock_mhz=1000)
+    bench.gpus = (0, 1)
+    (raw,) = bench.measure()
+    from_s, to_s = raw.window_s
+    assert raw.energy_j(from_s, to_s) == pytest.approx((DECODE_W + 300) * (to_s - from_s), rel=0.05)
+    assert raw.integrated_j(from_s, to_s) == pytest.approx((DECODE_W + 300) * (to_s - from_s), rel=0.05)
+    assert raw.clock_mhz == pytest.approx((1980 + 1000) / 2, rel=0.01)
+
+
 def test_a_stopped_calibration_goes_on_where_it_was(bench: Bench) -> None:
     with pytest.raises(Unfinished, match=r"^1 points are done, 2 are left$"):
         bench.measure(replace(PLAN, stop_after_s=0.0))
     first = read_lines(bench.folder / "points.jsonl")
-    assert bench.said[0] == "bare idle, 0.3 s"
+    assert bench.said[0] == "bare idle, 0.25 s"
     bench.said.clear()
 
-    points = bench.measure()
-    assert "bare idle, 0.3 s" not in bench.said
+    points = bench.measure(tools=bench.tools(gpu={**GPU, "hashes": ["bb"]}))
+    assert "bare idle, 0.25 s" not in bench.said
     assert [raw.point.key for raw in points[: len(first)]] == [raw.point.key for raw in first]
     assert sorted(raw.point.kind for raw in points) == ["decode", "mixed", "prefill"]
     assert [raw.session for raw in points] == [0, 1, 1]
@@ -92,10 +107,8 @@ def test_a_stopped_calibration_goes_on_where_it_was(bench: Bench) -> None:
     facts = json.loads((bench.folder / "facts.json").read_text())
     assert facts["bare_idle_w"] == pytest.approx(80, rel=0.05)
     assert facts["engine"]["max_num_seqs"] == 32
-
-    assert len(bench.measure(tools=bench.tools(gpu={**GPU, "hashes": ["bb"]}))) == 3
-    assert [line for line in bench.said if line.startswith("1/")] == [bench.said[1]]
-    assert json.loads((bench.folder / "facts.json").read_text())["gpu"]["hashes"] == ["aa", "bb"]
+    assert facts["gpu"]["hashes"] == ["aa", "bb"]
+    assert facts["session_cards"] == {"0": "aa", "1": "bb"}
 
 
 def test_more_repeats_add_to_what_was_measured(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +125,7 @@ Change = Callable[[Bench], list[RawPoint]]
     ("change", "message"),
     [
         (lambda bench: bench.measure(replace(PLAN, seed=1)), "with seed = 0, now 1"),
-        (lambda bench: bench.measure(replace(PLAN, hold_s=0.5)), "with hold_s = 0.3, now 0.5"),
+        (lambda bench: bench.measure(replace(PLAN, hold_s=0.5)), "with hold_s = 0.25, now 0.5"),
         (lambda bench: bench.measure(tools=bench.tools(budget=256)), "max_num_batched_tokens = 512, now 256"),
         (
             lambda bench: bench.measure(tools=bench.tools({**GPU, "name": "Other"})),
@@ -127,7 +140,7 @@ def test_another_calibration_in_the_same_folder_is_refused(
 ) -> None:
     bench.folder.mkdir()
     tools = bench.tools()
-    facts = {"engine": tools.engine.facts(), "gpu": GPU, "seed": 0, "hold_s": 0.3, "bare_idle_w": 80.0}
+    facts = {"engine": tools.engine.facts(), "gpu": GPU, "seed": 0, "hold_s": 0.25, "bare_idle_w": 80.0}
     (bench.folder / "facts.json").write_text(json.dumps(facts))
     with pytest.raises(ValueError, match=rf"calibration was begun .*{message}; use another --out"):
         change(bench)
@@ -147,7 +160,7 @@ def test_an_engine_that_fails_keeps_the_points_before(bench: Bench) -> None:
         measure(bench.folder, PLAN, tools, break_the_engine)
     kept = [raw.point.kind for raw in read_lines(bench.folder / "points.jsonl")]
     assert 1 <= len(kept) < len(FEW)
-    assert [raw.point.kind for raw in bench.measure()][: len(kept)] == kept
+    assert engine.is_stopped
 
 
 def test_a_lost_gpu_ends_the_calibration_and_keeps_the_points_before(bench: Bench) -> None:
@@ -173,7 +186,7 @@ def test_a_counter_that_goes_back_refuses_the_point(bench: Bench) -> None:
 
 def test_a_counter_that_stands_still_is_refused(bench: Bench) -> None:
     bench.nvml.say(0.0, 0, tick_s=1000)
-    with pytest.raises(ValueError, match=r"the energy counter did not tick within 0\.3 s"):
+    with pytest.raises(ValueError, match=r"the energy counter did not tick within 0\.25 s"):
         bench.measure()
 
 
@@ -200,19 +213,6 @@ def test_an_engine_on_another_gpu_is_refused_before_any_point(bench: Bench) -> N
     with pytest.raises(ValueError, match="GPU 0 is metered, but the engine computes on GPU 1"):
         bench.measure()
     assert not (bench.folder / "facts.json").exists()
-
-
-def test_a_cancelled_calibration_keeps_its_points_and_stops_the_engine(bench: Bench) -> None:
-    def interrupt(text: str) -> None:
-        if text.startswith("2/"):
-            raise KeyboardInterrupt
-
-    tools = bench.tools()
-    with pytest.raises(KeyboardInterrupt):
-        measure(bench.folder, PLAN, tools, interrupt)
-    assert len(read_lines(bench.folder / "points.jsonl")) == 2
-    assert isinstance(tools.engine, StandInEngine)
-    assert tools.engine.is_stopped
 
 
 def test_contexts_come_back_and_fresh_prompts_do_not(bench: Bench) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -100,7 +100,8 @@ def test_a_point_survives_json(raw: RawPoint) -> None:
     assert same(read, raw)
 
 
-@given(st.lists(raw_points(), min_size=1, max_size=4))
+@settings(max_examples=30)
+@given(st.lists(raw_points(), min_size=1, max_size=3))
 def test_points_and_facts_survive_parquet(
     tmp_path_factory: pytest.TempPathFactory, raws: list[RawPoint]
 ) -> None:
