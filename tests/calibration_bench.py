@@ -1,6 +1,9 @@
-"""A calibration without a GPU: a stand-in engine, and the real meter on a scripted GPU that follows it."""
+"""Calibrations without a GPU: a stand-in engine, metered on a scripted GPU, or on a clock that jumps."""
 
+import asyncio
 import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,14 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scripted_meter import ScriptedMeter
 from scripted_nvml import ScriptedNvml
 from standin_engine import StandInEngine
+from virtual_loop import VirtualLoop
 
 from backends.meter import Meter
 from backends.step_log import read_steps
 from calibrate import grid, loads
 from calibrate.grid import Point
-from calibrate.measure import BEFORE_S, Instruments, Plan, measure
+from calibrate.measure import BEFORE_S, Instruments, Plan, Samples, measure
 from calibrate.raw import RawPoint
 
 TICK_S = 0.05
@@ -67,27 +72,29 @@ class Company:
 
 @dataclass(slots=True)
 class Bench:
-    """Everything that `measure` needs, on a scripted GPU that draws what the engine says."""
+    """Everything that `measure` needs.
 
-    nvml: ScriptedNvml
+    Attributes:
+        folder: Where the calibration goes; does not exist.
+        meter: Opens the meter.
+        said: What was said to the user.
+        company: The watch on the GPU.
+    """
+
     folder: Path
+    meter: AbstractContextManager[Samples]
     said: list[str] = field(default_factory=list)
     company: Company = field(default_factory=Company)
-    gpus: tuple[int, ...] = (0,)
 
-    def now_s(self) -> float:
-        return time.monotonic() - self.nvml.zero_s
+    @property
+    def step_log(self) -> Path:
+        return self.folder.with_name("steps.bin")
 
     def tools(self, gpu: dict[str, Any] | None = None, **engine: Any) -> Instruments:
-        step_log = self.folder.parent / "steps.bin"
-
-        def draw(power_w: float) -> None:
-            self.nvml.say(self.now_s(), 0, power_w=power_w)
-
         return Instruments(
-            engine=StandInEngine(step_log, step_s, draw=draw, **engine),
-            meter=ReadMeter(self.folder.parent / "meter.bin", self.gpus),
-            steps_since=lambda since_s: read_steps(step_log, since_s),
+            engine=StandInEngine(self.step_log, step_s, **engine),
+            meter=self.meter,
+            steps_since=lambda since_s: read_steps(self.step_log, since_s),
             watch=self.company,
             gpu=dict(gpu or GPU),
         )
@@ -96,13 +103,52 @@ class Bench:
         return measure(self.folder, plan, tools or self.tools(), self.said.append)
 
 
+class JumpingMeter(ScriptedMeter):
+    """A scripted meter whose counter can stop ticking."""
+
+    stops_at_s = float("inf")
+
+    def energy_j(self, at_s: NDArray[np.float64]) -> NDArray[np.float64]:
+        return super().energy_j(np.minimum(at_s, self.stops_at_s))
+
+
+@dataclass(slots=True)
+class JumpingBench(Bench):
+    """A bench on a clock that jumps: no test waits."""
+
+    jumping: JumpingMeter = field(kw_only=True)
+
+
+@dataclass(slots=True)
+class MeteredBench(Bench):
+    """A bench in real time: the real meter on a scripted GPU that draws what the engine does."""
+
+    nvml: ScriptedNvml = field(kw_only=True)
+
+    def draw(self, power_w: float) -> None:
+        self.nvml.say(time.monotonic() - self.nvml.zero_s, 0, power_w=power_w)
+
+
 def step_s(prefill_tokens: int, decode_seqs: int) -> float:
     return 0.002 + 2e-6 * prefill_tokens + 1e-5 * decode_seqs
 
 
 @pytest.fixture
-def bench(nvml: ScriptedNvml, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    """Return a bench whose loads settle fast, and whose counter ticks fast."""
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[JumpingBench]:
+    """Return a bench of few loads on a clock that jumps."""
+    loop = VirtualLoop()
+    monkeypatch.setattr(time, "monotonic", loop.time)
+    monkeypatch.setattr(asyncio, "run", loop.run_until_complete)
+    monkeypatch.setattr(grid, "QUICK", FEW)
+    meter = JumpingMeter(tmp_path / "steps.bin", loop.time, tmp_path / "meter.bin")
+    yield JumpingBench(tmp_path / "calibration", nullcontext(meter), jumping=meter)
+    loop.run_until_complete(asyncio.sleep(0))  # engines that were stopped end
+    loop.close()
+
+
+@pytest.fixture
+def metered_bench(nvml: ScriptedNvml, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MeteredBench:
+    """Return a bench of few loads in real time, which settle fast, and whose counter ticks fast."""
     nvml.add_gpu(0, 80)
     nvml.say(-1.0, 0, tick_s=TICK_S)
     monkeypatch.setattr(loads, "SETTLE_S", 0.05)
@@ -110,4 +156,4 @@ def bench(nvml: ScriptedNvml, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(loads, "OPEN_SETTLE_S", 0.3)
     monkeypatch.setattr(loads, "WARM_UPS", ((50, 4),))
     monkeypatch.setattr(grid, "QUICK", FEW)
-    return Bench(nvml, tmp_path / "calibration")
+    return MeteredBench(tmp_path / "calibration", ReadMeter(tmp_path / "meter.bin", (0,)), nvml=nvml)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from calibration_bench import FEW, GPU, PLAN, TICK_S, Bench, ReadMeter, step_s
+import scripted_meter
+from calibration_bench import FEW, GPU, PLAN, TICK_S, Bench, JumpingBench, MeteredBench, ReadMeter, step_s
 from scripted_nvml import GPU_IS_LOST
 from standin_engine import DECODE_W, IDLE_W, PREFILL_W, StandInEngine
 
@@ -32,19 +34,19 @@ ALL_KINDS = (
 
 
 def test_the_energy_of_every_point_is_what_was_scripted(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    metered_bench: MeteredBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(grid, "QUICK", ALL_KINDS)
-    tools = bench.tools()
-    points = bench.measure(tools=tools)
-    assert isinstance(tools.meter, ReadMeter)
-    zeros_s = tools.meter.zeros_s[-len(points) :]
+    bench, nvml = metered_bench, metered_bench.nvml
+    points = bench.measure(tools=bench.tools(draw=bench.draw))
+    assert isinstance(bench.meter, ReadMeter)
+    zeros_s = bench.meter.zeros_s[-len(points) :]
     swing_w = PREFILL_W - IDLE_W
     for raw, zero_s in zip(points, zeros_s, strict=True):
-        from_s, to_s = (zero_s - bench.nvml.zero_s + edge_s for edge_s in raw.window_s)
-        scripted_j = bench.nvml.energy_j(0, from_s, to_s)
+        from_s, to_s = (zero_s - nvml.zero_s + edge_s for edge_s in raw.window_s)
+        scripted_j = nvml.energy_j(0, from_s, to_s)
         # A tick is seen up to a sampling gap late; a change of power within a tick is spread over it.
-        bound_j = 2 * PREFILL_W * tools.meter.gap_s
+        bound_j = 2 * PREFILL_W * bench.meter.gap_s
         if raw.point.kind not in ("idle", "decode", "ragged"):
             bound_j += 2 * swing_w * TICK_S / 4
         assert raw.energy_j(*raw.window_s) == pytest.approx(scripted_j, abs=bound_j), raw.point.key
@@ -78,12 +80,15 @@ def check_loads(points: list[RawPoint]) -> None:
             assert (raw.requests[1:, 0] - raw.requests[:-1, 2] >= 0.9 * point.gap_s).all()
 
 
-def test_the_energy_of_several_gpus_is_their_sum(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_energy_of_several_gpus_is_their_sum(
+    metered_bench: MeteredBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(grid, "QUICK", FEW[:1])
-    bench.nvml.add_gpu(1, 300)
-    bench.nvml.say(-0.5, 1, tick_s=TICK_S, phase_s=0.4 * TICK_S, clock_mhz=1000)
-    bench.gpus = (0, 1)
-    (raw,) = bench.measure()
+    bench, nvml = metered_bench, metered_bench.nvml
+    nvml.add_gpu(1, 300)
+    nvml.say(-0.5, 1, tick_s=TICK_S, phase_s=0.4 * TICK_S, clock_mhz=1000)
+    bench.meter = ReadMeter(bench.folder.with_name("meters.bin"), (0, 1))
+    (raw,) = bench.measure(tools=bench.tools(draw=bench.draw))
     from_s, to_s = raw.window_s
     assert raw.energy_j(from_s, to_s) == pytest.approx((DECODE_W + 300) * (to_s - from_s), rel=0.05)
     assert raw.integrated_j(from_s, to_s) == pytest.approx((DECODE_W + 300) * (to_s - from_s), rel=0.05)
@@ -105,7 +110,7 @@ def test_a_stopped_calibration_goes_on_where_it_was(bench: Bench) -> None:
     on_disk = read_lines(bench.folder / "points.jsonl")
     assert [raw.point.key for raw in on_disk] == [raw.point.key for raw in points]
     facts = json.loads((bench.folder / "facts.json").read_text())
-    assert facts["bare_idle_w"] == pytest.approx(80, rel=0.05)
+    assert facts["bare_idle_w"] == pytest.approx(scripted_meter.IDLE_W, rel=1e-6)
     assert facts["engine"]["max_num_seqs"] == 32
     assert facts["gpu"]["hashes"] == ["aa", "bb"]
     assert facts["session_cards"] == {"0": "aa", "1": "bb"}
@@ -163,41 +168,41 @@ def test_an_engine_that_fails_keeps_the_points_before(bench: Bench) -> None:
     assert engine.is_stopped
 
 
-def test_a_lost_gpu_ends_the_calibration_and_keeps_the_points_before(bench: Bench) -> None:
+def test_a_lost_gpu_ends_the_calibration_and_keeps_the_points_before(metered_bench: MeteredBench) -> None:
+    nvml = metered_bench.nvml
+
     def lose_the_gpu(text: str) -> None:
-        bench.said.append(text)
         if text.startswith("1/"):
-            bench.nvml.say(bench.now_s(), 0, fails=GPU_IS_LOST)
+            nvml.say(time.monotonic() - nvml.zero_s, 0, fails=GPU_IS_LOST)
 
     with pytest.raises(MeterError, match=r"the meter died: .*GPU is lost"):
-        measure(bench.folder, PLAN, bench.tools(), lose_the_gpu)
-    assert len(read_lines(bench.folder / "points.jsonl")) == 1
+        measure(metered_bench.folder, PLAN, metered_bench.tools(), lose_the_gpu)
+    assert len(read_lines(metered_bench.folder / "points.jsonl")) == 1
 
 
-def test_a_counter_that_goes_back_refuses_the_point(bench: Bench) -> None:
+def test_a_counter_that_goes_back_refuses_the_point(bench: JumpingBench) -> None:
     def set_back(text: str) -> None:
         if text.startswith("1/"):
-            bench.nvml.say(bench.now_s(), 0, jump_j=-1000)
+            bench.jumping.falls_at_s = time.monotonic() + 0.3
 
     with pytest.raises(ValueError, match="the energy counter went back during "):
         measure(bench.folder, PLAN, bench.tools(), set_back)
     assert len(read_lines(bench.folder / "points.jsonl")) == 1
 
 
-def test_a_counter_that_stands_still_is_refused(bench: Bench) -> None:
-    bench.nvml.say(0.0, 0, tick_s=1000)
+def test_a_counter_that_stands_still_is_refused(bench: JumpingBench) -> None:
+    bench.jumping.stops_at_s = 0.0
     with pytest.raises(ValueError, match=r"the energy counter did not tick within 0\.25 s"):
         bench.measure()
 
 
-def test_a_counter_that_stops_refuses_the_point(bench: Bench) -> None:
+def test_a_counter_that_stops_refuses_the_point(bench: JumpingBench) -> None:
     def stop_ticking(text: str) -> None:
         if text.startswith("1/"):
-            bench.nvml.say(bench.now_s(), 0, power_w=0)
+            bench.jumping.stops_at_s = time.monotonic()
 
-    silent = replace(bench.tools(), engine=StandInEngine(bench.folder.parent / "steps.bin", step_s))
-    with pytest.raises(ValueError, match=r"the energy counter ticked (never|from)"):
-        measure(bench.folder, PLAN, silent, stop_ticking)
+    with pytest.raises(ValueError, match=r"prefill.*: the energy counter ticked from -0\.\d+ to -?0\.\d+ s"):
+        measure(bench.folder, PLAN, bench.tools(), stop_ticking)
     assert len(read_lines(bench.folder / "points.jsonl")) == 1
 
 
