@@ -86,7 +86,7 @@ def fit(points: list[RawPoint], facts: dict[str, Any], say: Callable[[str], None
     padded = padding(facts["engine"].get("cudagraph_capture_sizes", []))
     host = read_host(points, len(padded) - 1)
     known = Known(idle_w, _limits(everything), padded, host.submit_s, host.deliver_s)
-    limit_w = (facts["gpu"].get("power_limit_w") or 1e9) * facts["gpu"].get("gpus", 1)
+    limit_w = facts["gpu"]["power_limit_w"] * facts["gpu"]["gpus"]
     model = guess_model(measured, host, known, limit_w, tuple(sorted(set(cards.values()))))
     log_values = _least_squares(model, measured, cards, say)
     coefficients, host_time = model.build(log_values)

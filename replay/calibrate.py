@@ -61,6 +61,10 @@ def cli(
     on disk as soon as it is done; a run that was stopped goes on where it was when the same command is given
     again.
     """
+    from importlib.util import find_spec
+
+    if find_spec("scipy") is None:
+        raise ValueError("a fit needs SciPy, which is not installed; pip install 'replay[calibrate]'")
     if not fit_only:
         if model is None:
             raise ValueError("--model is missing: name what to measure, or give --fit-only")
@@ -145,6 +149,10 @@ def _instruments(model: str, options: dict[str, Any], gpus: tuple[int, ...], scr
     from backends.vllm_engine import VllmEngine
     from calibrate.measure import Instruments
 
+    if options.get("async_scheduling") is False:
+        raise ValueError(
+            "async_scheduling is off, but launch times are read from steps that overlap; leave it on"
+        )
     step_log = scratch / "steps.bin"
     engine = VllmEngine(model, options, step_log)
     used = engine_gpus(options, os.environ)

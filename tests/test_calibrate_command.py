@@ -183,6 +183,7 @@ class Broken(StandInEngine):
         (["--model", "m", "--hold-s", "0.1"], "0.1 is not in the range x>=0.5"),
         (["--model", "m", "--repeats", "0"], "0 is not in the range x>=1"),
         (["--model", "m", "--grid", "huge"], "'huge' is not one of 'full', 'quick'"),
+        (["--model", "m", "--engine", "async_scheduling=false"], "async_scheduling is off"),
         (["--model", "m", "--engine", "max_num_seqs"], "--engine takes name=value, got 'max_num_seqs'"),
         (["--fit-only"], "no points.jsonl and no points.parquet; measure first, without --fit-only"),
     ],
@@ -222,6 +223,15 @@ def test_measured_points_become_a_table_that_can_be_plotted(
     plotted = CliRunner().invoke(main, ["tables", str(out), "--plot", str(tmp_path / "plot.png")])
     assert plotted.exit_code == 0, plotted.stderr
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_scipy_it_says_so_before_measuring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    done = CliRunner().invoke(main, ["calibrate", "--model", "m", "--out", str(tmp_path / "out")])
+    assert done.exit_code == 2
+    assert done.stderr == (
+        "Error: a fit needs SciPy, which is not installed; pip install 'replay[calibrate]'\n"
+    )
 
 
 def test_a_finished_calibration_is_not_overwritten(tmp_path: Path) -> None:
