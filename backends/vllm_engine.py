@@ -4,10 +4,14 @@ import importlib.metadata
 import importlib.util
 import os
 from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
 from backends.step_log import PATH_VARIABLE
+
+WEIGHTS = ("*.safetensors", "*.bin", "*.pt")
+"""Files that hold weights in a model's folder."""
 
 
 class VllmEngine:
@@ -51,7 +55,7 @@ class VllmEngine:
         os.environ[PATH_VARIABLE] = str(self._step_log)
         given: dict[str, Any] = {"skip_tokenizer_init": True}
         folder = Path(self._model)
-        if folder.is_dir() and not any(folder.glob("*.safetensors")):
+        if folder.is_dir() and not any(any(folder.glob(weights)) for weights in WEIGHTS):
             given["load_format"] = "dummy"
         given |= self._options
         try:
@@ -113,8 +117,9 @@ class VllmEngine:
         )
         stream = self._engine.generate(TokensPrompt(prompt_token_ids=prompt), sampling, request_id)
         try:
-            async for output in stream:
-                yield len(output.outputs[0].token_ids)
+            async with aclosing(stream):
+                async for output in stream:
+                    yield len(output.outputs[0].token_ids)
         except Exception as error:
             raise ValueError(f"vLLM failed: {type(error).__name__}: {error}") from error
 
