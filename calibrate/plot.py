@@ -8,9 +8,8 @@ import numpy as np
 
 from calibrate.dots import Dot, read_dots
 from sim.table import CostTable
-from traces.whole_files import whole_file
+from traces.picture import picture
 
-ENDINGS = (".png", ".svg", ".pdf")
 INK = "#1f4e79"
 LEGEND = "context: dots measured, lines model,\nhollow: equal contexts, not fitted"
 GAP = 6
@@ -39,30 +38,21 @@ def plot_table(table: CostTable, folder: Path, path: Path, *, overwrite: bool = 
         ValueError: matplotlib or the points are missing, the ending is another, or `path` exists and may not
             be replaced.
     """
-    if path.suffix.lower() not in ENDINGS:
-        raise ValueError(f"{path}: a plot ends in {', '.join(ENDINGS)}")
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ValueError(
-            "plots need matplotlib, which is not installed; pip install 'replay[plot]'"
-        ) from error
-    dots = read_dots(folder)
-    figure: Any = Figure(figsize=(13, 8.2), layout="constrained", dpi=150)
-    mosaic = [["time"] * 2 + ["power"] * 2 + ["prefill"] * 2, ["seconds"] * 3 + ["joules"] * 3]
-    axes = figure.subplot_mosaic(mosaic, height_ratios=[1.25, 1])
-    figure.suptitle(f"{table.name}: {table.measured_on}", x=0.01, ha="left", fontsize=11)
-    _draw_decodes(axes["time"], axes["power"], [dot for dot in dots if _kind(dot) in ("decode", "ragged")])
-    axes["power"].axhline(table.power_limit_w * table.gpus, color="#777777", linewidth=1, linestyle=":")
-    alone = [dot for dot in dots if _kind(dot) == "prefill" and dot.window.point.streams <= 2]
-    _draw_prefills(axes["prefill"], alone)
-    fitted = [dot for dot in dots if dot.residual is not None]
-    _draw_errors(axes["seconds"], fitted, lambda dot: dot.seconds_error)
-    axes["seconds"].set(title="seconds of each fitted window: model / measured - 1")
-    _draw_errors(axes["joules"], fitted, lambda dot: dot.joules_error)
-    axes["joules"].set(title="joules of each fitted window: model / measured - 1")
-    with whole_file(path, overwrite=overwrite) as part:
-        figure.savefig(part, format=path.suffix.lower()[1:])
+    with picture(path, (13, 8.2), overwrite=overwrite) as figure:
+        dots = read_dots(folder)
+        decodes = [dot for dot in dots if _kind(dot) in ("decode", "ragged")]
+        mosaic = [["time"] * 2 + ["power"] * 2 + ["prefill"] * 2, ["seconds"] * 3 + ["joules"] * 3]
+        axes = figure.subplot_mosaic(mosaic, height_ratios=[1.25, 1])
+        figure.suptitle(f"{table.name}: {table.measured_on}", x=0.01, ha="left", fontsize=11)
+        _draw_decodes(axes["time"], axes["power"], decodes)
+        axes["power"].axhline(table.power_limit_w * table.gpus, color="#777777", linewidth=1, linestyle=":")
+        alone = [dot for dot in dots if _kind(dot) == "prefill" and dot.window.point.streams <= 2]
+        _draw_prefills(axes["prefill"], alone)
+        fitted = [dot for dot in dots if dot.residual is not None]
+        _draw_errors(axes["seconds"], fitted, lambda dot: dot.seconds_error)
+        axes["seconds"].set(title="seconds of each fitted window: model / measured - 1")
+        _draw_errors(axes["joules"], fitted, lambda dot: dot.joules_error)
+        axes["joules"].set(title="joules of each fitted window: model / measured - 1")
 
 
 def _draw_decodes(time: Any, power: Any, dots: list[Dot]) -> None:

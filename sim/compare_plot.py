@@ -6,12 +6,11 @@ from typing import Any
 import numpy as np
 
 from sim.compare import latency_s
+from traces.picture import picture
 from traces.record import Run
 from traces.trace import Floats
-from traces.whole_files import whole_file
 
 SIMULATED, MEASURED = "#c1440e", "#1f4e79"
-ENDINGS = (".png", ".svg", ".pdf")
 LATENCIES = ("ttft", "tpot", "e2e")
 TICKS_S = [digit * 10.0**power for power in range(-6, 6) for digit in (1, 2, 5)]
 
@@ -30,28 +29,18 @@ def plot_comparison(
     Raises:
         ValueError: matplotlib is missing, the ending is another, or `path` exists and may not be replaced.
     """
-    if path.suffix.lower() not in ENDINGS:
-        raise ValueError(f"{path}: a plot ends in {', '.join(ENDINGS)}")
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ValueError(
-            "plots need matplotlib, which is not installed; pip install 'replay[plot]'"
-        ) from error
-    figure: Any = Figure(figsize=(9, 7), layout="constrained", dpi=150)
-    rows = [["energy"] * 3, ["deviation"] * 3, list(LATENCIES)]
-    axes = figure.subplot_mosaic(rows, height_ratios=[1.2, 0.4, 1])
-    axes["deviation"].sharex(axes["energy"])
-    meta = simulated.meta
-    title = f"{meta.trace_name}, {meta.policy}: {meta.requests:,} requests, table {meta.table}"
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-    _draw_energy(axes["energy"], simulated, measured)
-    _draw_deviation(axes["deviation"], simulated, measured)
-    for name in LATENCIES:
-        _draw_latency(axes[name], name, simulated, measured)
-    axes["ttft"].set_ylabel("fraction of requests")
-    with whole_file(path, overwrite=overwrite) as part:
-        figure.savefig(part, format=path.suffix.lower()[1:])
+    with picture(path, (9, 7), overwrite=overwrite) as figure:
+        rows = [["energy"] * 3, ["deviation"] * 3, list(LATENCIES)]
+        axes = figure.subplot_mosaic(rows, height_ratios=[1.2, 0.4, 1])
+        axes["deviation"].sharex(axes["energy"])
+        meta = simulated.meta
+        title = f"{meta.trace_name}, {meta.policy}: {meta.requests:,} requests, table {meta.table}"
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+        _draw_energy(axes["energy"], simulated, measured)
+        _draw_deviation(axes["deviation"], simulated, measured)
+        for name in LATENCIES:
+            _draw_latency(axes[name], name, simulated, measured)
+        axes["ttft"].set_ylabel("fraction of requests")
 
 
 def _draw_energy(axes: Any, simulated: Run, measured: tuple[Run, ...]) -> None:

@@ -5,12 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from traces.picture import picture
 from traces.trace import Counts, Trace
-from traces.whole_files import whole_file
 
 MOST_BINS = 360
 INK, FAINT = "#1f4e79", "#9dbfe0"
-ENDINGS = (".png", ".svg", ".pdf")
 
 
 def plot(trace: Trace, path: Path, *, overwrite: bool = False) -> None:
@@ -24,23 +23,13 @@ def plot(trace: Trace, path: Path, *, overwrite: bool = False) -> None:
     Raises:
         ValueError: matplotlib is missing, the ending is another, or `path` exists and may not be replaced.
     """
-    if path.suffix.lower() not in ENDINGS:
-        raise ValueError(f"{path}: a plot ends in {', '.join(ENDINGS)}")
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ValueError(
-            "plots need matplotlib, which is not installed; pip install 'replay[plot]'"
-        ) from error
-    figure: Any = Figure(figsize=(9, 6), layout="constrained", dpi=150)
-    axes = figure.subplot_mosaic([["rate", "rate"], ["input", "output"]], height_ratios=[1.1, 1])
-    origin = " (synthetic)" if trace.synthetic else ""
-    figure.suptitle(f"{trace.name}{origin}: {len(trace):,} requests", x=0.01, ha="left", fontsize=12)
-    _draw_rate(axes["rate"], trace)
-    _draw_lengths(axes["input"], trace.prompt_tokens, "input tokens")
-    _draw_lengths(axes["output"], trace.output_tokens, "output tokens")
-    with whole_file(path, overwrite=overwrite) as part:
-        figure.savefig(part, format=path.suffix.lower()[1:])
+    with picture(path, (9, 6), overwrite=overwrite) as figure:
+        axes = figure.subplot_mosaic([["rate", "rate"], ["input", "output"]], height_ratios=[1.1, 1])
+        origin = " (synthetic)" if trace.synthetic else ""
+        figure.suptitle(f"{trace.name}{origin}: {len(trace):,} requests", x=0.01, ha="left", fontsize=12)
+        _draw_rate(axes["rate"], trace)
+        _draw_lengths(axes["input"], trace.prompt_tokens, "input tokens")
+        _draw_lengths(axes["output"], trace.output_tokens, "output tokens")
 
 
 def _draw_rate(axes: Any, trace: Trace) -> None:
