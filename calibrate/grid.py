@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 Kind = Literal["idle", "decode", "ragged", "prefill", "mixed", "trickle", "burst", "open"]
-GridName = Literal["full", "quick"]
+GridName = Literal["full", "standard", "card", "quick"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,14 +19,15 @@ class Point:
     Attributes:
         kind: `idle` (loaded, no work), `decode` (a batch that only decodes, contexts equal), `ragged` (the
             same, contexts unequal), `prefill` (a stream of prompts, one output token each), `mixed` (decode
-            and prefill), `trickle` (one request after the other, with a pause), `burst` (pauses and short
-            prefill streams in turn), `open` (prompts of random lengths at random times).
+            and prefill; with a `gap_s`, contexts are unequal and prompts come at random times), `trickle` (one
+            request after the other, with a pause), `burst` (pauses and short prefill streams in turn), `open`
+            (prompts of random lengths at random times).
         batch: Decoding sequences.
         context_tokens: Tokens before: of each decoding sequence (ragged: their mean), or before each chunk.
         chunk_tokens: Fresh prompt tokens of each streamed request (open: their median).
         streams: Streamed requests outstanding at any time.
         output_tokens: Output tokens of each streamed request (open: their mean).
-        gap_s: Pause between requests (trickle) or bursts, mean time between arrivals (open).
+        gap_s: Pause between requests (trickle) or bursts, mean time between arrivals (open, mixed).
         repeat: Counts the repeats of this load from 0.
     """
 
@@ -140,6 +141,59 @@ OPEN = (
 )
 """Arrivals that do not wait for the engine: launches are then not held up by the next request coming in."""
 
+STANDARD_RAGGED = {
+    400: (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256),
+    1200: (2, 4, 8, 16, 32, 64, 128, 256),
+    4000: (2, 8, 32, 64),
+}
+
+STANDARD_DECODE = {128: (1, 320, 384, 448, 480, 512, 640), 1024: (1,), 4096: (1,), 16384: (1,)}
+
+STANDARD_TRICKLE = (
+    *(Point("trickle", chunk_tokens=256, output_tokens=16, gap_s=gap_s) for gap_s in (0.0, 0.06, 0.5)),
+    *(
+        Point("trickle", chunk_tokens=chunk, gap_s=0.05)
+        for chunk in (32, 128, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 8192)
+    ),
+)
+
+STANDARD_PREFILL = {0: (512, 1024, 2048, 4096, 8192), 2048: (6144,), 8192: (2048, 8192), 15360: (4096,)}
+
+STANDARD_PACKED = (128, 512, 2048)
+
+STANDARD_MIXED = {
+    8: ((256, 20), (1024, 15), (4000, 5)),
+    32: ((128, 30), (512, 20), (2000, 10)),
+    64: ((1024, 15),),
+    128: ((256, 20), (1024, 15), (4000, 6)),
+    256: ((512, 20), (2000, 12)),
+    512: ((512, 15), (2000, 8)),
+}
+"""Prompt tokens and prompts a second, by decode batch."""
+
+STANDARD_OPEN = (
+    *OPEN,
+    Point("open", chunk_tokens=60, output_tokens=400, gap_s=1 / 6),
+    Point("open", chunk_tokens=1500, output_tokens=25, gap_s=1 / 2),
+    Point("open", chunk_tokens=2500, output_tokens=30, gap_s=1 / 8),
+    Point("open", chunk_tokens=300, output_tokens=250, gap_s=1 / 3),
+    Point("open", chunk_tokens=150, output_tokens=30, gap_s=1 / 20),
+    Point("open", chunk_tokens=1000, output_tokens=220, gap_s=1 / 24),
+    Point("open", chunk_tokens=3000, output_tokens=20, gap_s=1 / 14),
+)
+
+CARD_LOADS = (
+    Point("idle"),
+    Point("decode", batch=1, context_tokens=128),
+    *(Point("ragged", batch=batch, context_tokens=400) for batch in (4, 16, 64)),
+    *(Point("ragged", batch=batch, context_tokens=1200) for batch in (8, 32)),
+    *(Point("prefill", chunk_tokens=chunk, streams=2) for chunk in (1024, 4096)),
+    *(Point("trickle", chunk_tokens=chunk, gap_s=0.05) for chunk in (256, 1024)),
+    OPEN[1],
+    OPEN[3],
+)
+"""What tells one card, and its host, from another: two of each kind that a replay mostly consists of."""
+
 KV_SHARE = 0.9
 """Share of the KV cache that a load may fill: beyond it requests would be preempted."""
 
@@ -163,13 +217,14 @@ QUICK = (
 
 def loads(limits: Limits, grid: GridName) -> Iterator[Point]:
     """Yield each load of the grid that the engine can hold, once."""
-    candidates = QUICK if grid == "quick" else _full(limits)
+    grids = {"full": _full, "standard": _standard, "card": lambda _: CARD_LOADS, "quick": lambda _: QUICK}
+    candidates = grids[grid](limits)
     for point in candidates:
         kv_tokens = point.batch * (point.context_tokens + 512) + 2 * point.streams * point.chunk_tokens
-        raggedness = 8 if point.kind in ("ragged", "open") else 1
+        raggedness = 8 if point.kind in ("ragged", "open") or point.gap_s else 1
         longest = raggedness * (point.context_tokens + point.chunk_tokens) + 512
         if (
-            point.batch + bool(point.streams) <= limits.max_num_seqs
+            point.batch + bool(point.streams or point.gap_s) <= limits.max_num_seqs
             and kv_tokens <= KV_SHARE * limits.kv_tokens
             and longest <= limits.max_model_len
             and (point.kind != "mixed" or point.batch < limits.max_num_batched_tokens)
@@ -203,13 +258,39 @@ def _full(limits: Limits) -> Iterator[Point]:
     yield from OPEN
 
 
+def _standard(limits: Limits) -> Iterator[Point]:
+    budget = limits.max_num_batched_tokens
+    yield Point("idle")
+    for context, batches in STANDARD_DECODE.items():
+        yield from (Point("decode", batch=batch, context_tokens=context) for batch in batches)
+    for context, batches in STANDARD_RAGGED.items():
+        yield from (Point("ragged", batch=batch, context_tokens=context) for batch in batches)
+    yield from STANDARD_TRICKLE
+    for context, chunks in STANDARD_PREFILL.items():
+        yield from (
+            Point("prefill", context_tokens=context, chunk_tokens=chunk, streams=2)
+            for chunk in chunks
+            if chunk <= budget
+        )
+    for chunk in STANDARD_PACKED:
+        yield Point("prefill", chunk_tokens=chunk, streams=3 * max(1, budget // chunk))
+    for batch, arrivals in STANDARD_MIXED.items():
+        for chunk, per_s in arrivals:
+            yield Point("mixed", batch=batch, context_tokens=512, chunk_tokens=chunk, gap_s=1 / per_s)
+    yield from BURST
+    yield from STANDARD_OPEN
+
+
 CACHED = ("idle", "decode", "ragged", "trickle")
 """Kinds measured first in each repeat: the others push the decode contexts out of the prefix cache."""
 
 
 def contexts(point: Point) -> list[int]:
-    """Return the context of each decoding sequence: equal, or quantiles of a log-normal of that mean."""
-    if point.kind != "ragged":
+    """Return the context of each decoding sequence: equal, or quantiles of a log-normal of that mean.
+
+    They are unequal in ragged loads and in mixed loads whose prompts come at random times.
+    """
+    if point.kind != "ragged" and not (point.kind == "mixed" and point.gap_s):
         return [point.context_tokens] * point.batch
     normal = NormalDist()
     weights = [exp(RAGGEDNESS * normal.inv_cdf((i + 0.5) / point.batch)) for i in range(point.batch)]

@@ -121,6 +121,8 @@ class Loader:
         try:
             await _all_or_failure(ready, tasks)
             tasks += [asyncio.create_task(self._stream(point, times)) for _ in range(point.streams)]
+            if point.kind == "mixed" and point.gap_s:
+                tasks.append(asyncio.create_task(self._arrive(point, times, float("inf"))))
             await asyncio.sleep(SETTLE_S)
             times.window_begin_s = time.monotonic()
             await asyncio.wait(tasks, timeout=self._hold_s, return_when=asyncio.FIRST_EXCEPTION)
@@ -150,24 +152,35 @@ class Loader:
         times.window_end_s = time.monotonic()
 
     async def _open(self, point: Point, times: Times) -> None:
-        tasks: list[asyncio.Task[None]] = []
-        begin_s = due_s = time.monotonic()
+        begin_s = time.monotonic()
         end_s = begin_s + OPEN_SETTLE_S + 4 * self._hold_s
+        await self._arrive(point, times, end_s)
+        times.window_begin_s, times.window_end_s = begin_s + OPEN_SETTLE_S, end_s
+
+    async def _arrive(self, point: Point, times: Times, end_s: float) -> None:
+        """Send requests at random times until `end_s`, then abort those under way; raise what has failed."""
+        tasks: list[asyncio.Task[None]] = []
+        due_s = time.monotonic()
         try:
             while True:
                 await asyncio.sleep(min(due_s, end_s) - time.monotonic())
                 if due_s >= end_s:
                     break
-                stretch = np.exp(RAGGEDNESS * self._rng.standard_normal())
-                prompt_tokens = min(max(round(point.chunk_tokens * stretch), 16), 8 * point.chunk_tokens)
-                prompt = self._fresh(prompt_tokens)
-                drawn = 1 + int(self._rng.exponential(point.output_tokens))
-                output_tokens = min(drawn, 8 * point.output_tokens)
-                tasks.append(asyncio.create_task(self._once(prompt, output_tokens, times)))
+                prompt_tokens, output_tokens = self._lengths(point)
+                sent = self._once(self._fresh(prompt_tokens), output_tokens, times)
+                tasks.append(asyncio.create_task(sent))
                 due_s += self._rng.exponential(point.gap_s)
-            times.window_begin_s, times.window_end_s = begin_s + OPEN_SETTLE_S, end_s
         finally:
             await _end(tasks)
+
+    def _lengths(self, point: Point) -> tuple[int, int]:
+        """Return a random request's prompt and output tokens; those of a mixed load are all equal."""
+        if point.kind == "mixed":
+            return point.chunk_tokens, point.output_tokens
+        stretch = np.exp(RAGGEDNESS * self._rng.standard_normal())
+        drawn = 1 + int(self._rng.exponential(point.output_tokens))
+        prompt_tokens = min(max(round(point.chunk_tokens * stretch), 16), 8 * point.chunk_tokens)
+        return prompt_tokens, min(drawn, 8 * point.output_tokens)
 
     async def _decode(self, prompt: list[int], ready: asyncio.Event) -> None:
         output_tokens = min(UNENDING, self._max_model_len - len(prompt))

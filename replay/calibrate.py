@@ -37,7 +37,7 @@ def parse_engine_options(pairs: tuple[str, ...]) -> dict[str, Any]:
 @click.option("--model", help="Model name or folder; config.json alone runs on random weights.")
 @click.option("--out", "out", required=True, type=click.Path(path_type=Path), help="Folder of the new table.")
 @click.option("--engine", "engine", multiple=True, metavar="K=V", help="vLLM engine option; may be repeated.")
-@click.option("--grid", type=click.Choice(["full", "quick"]), default="full", show_default=True)
+@click.option("--grid", type=click.Choice(["full", "standard", "card", "quick"]), default="full", show_default=True)
 @click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True)
 @click.option("--hold-s", type=HOLD, default=1.5, show_default=True, help="Length of a point's window.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
@@ -45,12 +45,14 @@ def parse_engine_options(pairs: tuple[str, ...]) -> dict[str, Any]:
     "--gpu", "gpus", multiple=True, type=int, help="NVML index to meter; default: the engine's GPUs."
 )
 @click.option("--stop-after", type=float, metavar="SECONDS", help="End cleanly then; run again to go on.")
+@click.option("--measure-only", is_flag=True, help="Fit nothing; do that later with --fit-only.")
 @click.option("--fit-only", is_flag=True, help="Measure nothing; fit the points that are in --out.")
 def cli(
     model: str | None,
     out: Path,
     engine: tuple[str, ...],
     gpus: tuple[int, ...],
+    measure_only: bool,
     fit_only: bool,
     stop_after: float | None,
     **plan: Any,
@@ -63,7 +65,9 @@ def cli(
     """
     from importlib.util import find_spec
 
-    if find_spec("scipy") is None:
+    if measure_only and fit_only:
+        raise click.UsageError("--measure-only and --fit-only leave nothing to do")
+    if find_spec("scipy") is None and not measure_only:
         raise ValueError("a fit needs SciPy, which is not installed; pip install 'replay[calibrate]'")
     if not fit_only:
         if model is None:
@@ -74,7 +78,8 @@ def cli(
             model, out, parse_engine_options(engine), gpus, Plan(stop_after_s=stop_after, **plan)
         ):
             return
-    fit_table(out)
+    if not measure_only:
+        fit_table(out)
 
 
 def _is_measured(model: str, out: Path, options: dict[str, Any], gpus: tuple[int, ...], plan: "Plan") -> bool:
@@ -95,7 +100,7 @@ def _is_measured(model: str, out: Path, options: dict[str, Any], gpus: tuple[int
         except KeyboardInterrupt:
             _say(f"interrupted; what was measured is in {out}: give the same command again to go on")
             raise
-    _say(f"all {len(points)} points are measured; fitting")
+    _say(f"all {len(points)} points are measured")
     return True
 
 

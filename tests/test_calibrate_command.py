@@ -182,7 +182,7 @@ class Broken(StandInEngine):
         (["--grid", "quick"], "--model is missing: name what to measure, or give --fit-only"),
         (["--model", "m", "--hold-s", "0.1"], "0.1 is not in the range x>=0.5"),
         (["--model", "m", "--repeats", "0"], "0 is not in the range x>=1"),
-        (["--model", "m", "--grid", "huge"], "'huge' is not one of 'full', 'quick'"),
+        (["--model", "m", "--grid", "huge"], "'huge' is not one of 'full', 'standard', 'card', 'quick'"),
         (["--model", "m", "--engine", "async_scheduling=false"], "async_scheduling is off"),
         (["--model", "m", "--engine", "max_num_seqs"], "--engine takes name=value, got 'max_num_seqs'"),
         (["--fit-only"], "no points.jsonl and no points.parquet; measure first, without --fit-only"),

@@ -5,6 +5,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import get_args
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,9 +19,20 @@ def full(limits: Limits) -> list[Point]:
     return list(loads(limits, "full"))
 
 
-def test_every_kind_of_load_is_in_both_grids() -> None:
-    for points in (full(SERVED), list(loads(SERVED, "quick"))):
-        assert {point.kind for point in points} == set(get_args(Kind))
+@pytest.mark.parametrize("grid", ["full", "standard", "quick"])
+def test_every_kind_of_load_is_in_a_grid_for_a_table(grid: GridName) -> None:
+    assert {point.kind for point in loads(SERVED, grid)} == set(get_args(Kind))
+
+
+def test_prompts_of_the_standard_grid_do_not_wait_for_one_another() -> None:
+    mixed = [point for point in loads(SERVED, "standard") if point.kind == "mixed"]
+    assert all(point.gap_s > 0 and not point.streams for point in mixed)
+    assert all(len(set(contexts(point))) > 1 for point in mixed)
+
+
+def test_the_loads_for_one_card_are_loads_of_the_other_grids() -> None:
+    known = {*loads(SERVED, "full"), *loads(SERVED, "standard")}
+    assert set(loads(SERVED, "card")) <= known
 
 
 def test_the_full_grid_covers_what_vllm_serve_does_by_default() -> None:
@@ -60,7 +72,7 @@ limits = st.builds(
 )
 
 
-@given(limits, st.sampled_from(["full", "quick"]))
+@given(limits, st.sampled_from(["full", "standard", "card", "quick"]))
 def test_every_load_fits_the_engine(engine: Limits, grid: GridName) -> None:
     for point in loads(engine, grid):
         longest = point.context_tokens + point.chunk_tokens + point.output_tokens

@@ -95,6 +95,21 @@ def test_the_energy_of_several_gpus_is_their_sum(
     assert raw.clock_mhz == pytest.approx((1980 + 1000) / 2, rel=0.01)
 
 
+def test_prompts_with_a_mean_gap_come_while_the_batch_decodes(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mixed = Point("mixed", batch=3, context_tokens=64, chunk_tokens=48, gap_s=0.02)
+    monkeypatch.setattr(grid, "QUICK", (mixed,))
+    (raw,) = bench.measure(replace(PLAN, hold_s=1.0))
+    inside = (raw.steps["scheduled_s"] > raw.window_s[0]) & (raw.steps["done_s"] <= raw.window_s[1])
+    assert set(raw.steps["decode_seqs"][inside]) == {3}
+    assert raw.steps["kv_tokens"][0] != 3 * 65
+    prompts = raw.steps["prefill_tokens"][inside].sum() / 48
+    assert prompts == pytest.approx(1.0 / 0.02, abs=4 * (1.0 / 0.02) ** 0.5)
+    between_s = np.diff(raw.requests[:, 0])
+    assert between_s.std() > 0.3 * between_s.mean()
+
+
 def test_a_stopped_calibration_goes_on_where_it_was(bench: Bench) -> None:
     with pytest.raises(Unfinished, match=r"^1 points are done, 2 are left$"):
         bench.measure(replace(PLAN, stop_after_s=0.0))
