@@ -56,6 +56,12 @@ def _energy(summary: Summary) -> str:
     for name, part_j in parts:
         share = f"{100 * part_j / total_j:.1f} %" if part_j is not None and total_j else ""
         lines.append((name, quantity(part_j, "J"), share))
+    hosts = (("processors", summary.cpu_energy_j), ("memory", summary.dram_energy_j))
+    lines += [
+        (name, quantity(part_j, "J"), "of the host, not included")
+        for name, part_j in hosts
+        if part_j is not None
+    ]
     lines += [
         ("mean power", quantity(summary.mean_power_w, "W"), f"over {summary.makespan_s:,.1f} s"),
         ("per request", quantity(summary.energy_j_per_request, "J"), ""),
@@ -68,7 +74,8 @@ def _energy(summary: Summary) -> str:
 def _label(summary: Summary) -> str:
     if not summary.energy_valid:
         return "NOT VALID, see below"
-    return "assumed, not measured" if summary.energy_source == "assumed" else ""
+    words = {"assumed": "assumed, not measured", "none": "not metered"}
+    return words.get(summary.energy_source, "")
 
 
 def _latency(summary: Summary) -> str:

@@ -66,32 +66,34 @@ def causes_precede_effects(run: Run) -> Iterator[str]:
 
 
 def energy_is_known(run: Run) -> Iterator[str]:
-    """Guard 4. There is an energy, and every part of it is finite and >= 0."""
-    energy = run.meta.energy
-    if energy is None:
-        yield "energy was not metered"
+    """Guard 4. There is an energy, unless no GPU was metered; it, and each known part, is finite and >= 0."""
+    energy, total_j = run.meta.energy, run.total_energy_j
+    if total_j is None:
+        if run.meta.gpus:
+            yield "energy was not metered"
         return
-    for name, part_j in (("prefill", energy.prefill_j), ("decode", energy.decode_j), ("idle", energy.idle_j)):
+    parts = () if energy is None else (energy.prefill_j, energy.decode_j, energy.idle_j)
+    for name, part_j in zip(("total", "prefill", "decode", "idle"), (total_j, *parts), strict=False):
         if not 0 <= part_j < float("inf"):
             yield f"{name} energy must be >= 0 J and finite, is {part_j} J"
 
 
 def idling_is_the_least(run: Run) -> Iterator[str]:
     """Guard 5. energy >= idle power * makespan."""
-    meta = run.meta
-    if meta.energy is None or meta.idle_w is None:
+    meta, total_j = run.meta, run.total_energy_j
+    if total_j is None or meta.idle_w is None:
         return
     least_j = meta.idle_w * meta.makespan_s
-    if meta.energy.total_j < least_j * (1 - _tolerance(run)):
-        yield f"{meta.energy.total_j:.6g} J is less than idling alone takes, {least_j:.6g} J"
+    if total_j < least_j * (1 - _tolerance(run)):
+        yield f"{total_j:.6g} J is less than idling alone takes, {least_j:.6g} J"
 
 
 def power_is_within_limit(run: Run) -> Iterator[str]:
     """Guard 6. energy / makespan <= 1.05 * power limit, per GPU."""
-    meta = run.meta
-    if meta.energy is None or meta.power_limit_w is None or meta.makespan_s <= 0:
+    meta, total_j = run.meta, run.total_energy_j
+    if total_j is None or meta.power_limit_w is None or meta.makespan_s <= 0:
         return
-    mean_w, most_w = meta.energy.total_j / meta.makespan_s / meta.gpus, POWER_SLACK * meta.power_limit_w
+    mean_w, most_w = total_j / meta.makespan_s / meta.gpus, POWER_SLACK * meta.power_limit_w
     if mean_w > most_w:
         yield f"mean power is {mean_w:.6g} W per GPU, above {POWER_SLACK} x the limit = {most_w:.6g} W"
 
@@ -99,14 +101,14 @@ def power_is_within_limit(run: Run) -> Iterator[str]:
 def parts_sum_to_the_counter(run: Run) -> Iterator[str]:
     """Guard 7. prefill + decode + idle = total, the counter's last value: simulated 1e-9, measured 2 %."""
     energy, counter_j = run.meta.energy, run.power.energy_j
-    if energy is None:
+    if run.total_energy_j is None:
         return
     if not len(counter_j):
         yield "energy over time was not recorded"
         return
     if (np.diff(counter_j) < 0).any() or (np.diff(run.power.time_s) < 0).any():
         yield "the energy counter or its clock runs backwards"
-    if _differ(energy.total_j, float(counter_j[-1]), _tolerance(run)):
+    if energy is not None and _differ(energy.total_j, float(counter_j[-1]), _tolerance(run)):
         yield f"prefill + decode + idle = {energy.total_j:.9g} J, but the counter says {counter_j[-1]:.9g} J"
 
 

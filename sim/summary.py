@@ -13,7 +13,8 @@ class Summary:
     """A run in numbers, simulated or measured; None where there is no such number.
 
     Attributes:
-        total_energy_j: From time 0 to the last completion, idle included; the sum of the next three.
+        total_energy_j: From time 0 to the last completion, idle included; the sum of the next three where
+            they are known.
         prefill_energy_j: Steps' energy by their prompt tokens.
         decode_energy_j: Steps' energy by their decoding sequences.
         idle_energy_j: Everything between the steps, requests waiting or not.
@@ -21,6 +22,7 @@ class Summary:
         energy_j_per_request: total_energy_j / served.
         energy_j_per_output_token: total_energy_j / output tokens of the served requests.
         energy_j_per_token: total_energy_j / prompt and output tokens of the served requests.
+        cpu_energy_j, dram_energy_j: Of this host's processors and memory, no part of total_energy_j.
         makespan_s: From time 0 to the last completion.
         requests: Offered.
         served: Of these, with all their tokens.
@@ -43,6 +45,8 @@ class Summary:
     energy_j_per_request: float | None
     energy_j_per_output_token: float | None
     energy_j_per_token: float | None
+    cpu_energy_j: float | None
+    dram_energy_j: float | None
     makespan_s: float
     requests: int
     served: int
@@ -66,7 +70,7 @@ class Summary:
 def summarize(run: Run) -> Summary:
     """Return the summary of `run`, by the definitions of `sim.metrics`."""
     meta, outcomes, energy = run.meta, run.outcomes, run.meta.energy
-    total_j = None if energy is None else energy.total_j
+    total_j = run.total_energy_j
     served = metrics.served(outcomes)
     requests_served = int(np.count_nonzero(served))
     output_tokens = int(outcomes.output_tokens[served].sum(dtype=np.int64))
@@ -81,6 +85,8 @@ def summarize(run: Run) -> Summary:
         energy_j_per_request=metrics.ratio(total_j, requests_served),
         energy_j_per_output_token=metrics.ratio(total_j, output_tokens),
         energy_j_per_token=metrics.ratio(total_j, prompt_tokens + output_tokens),
+        cpu_energy_j=meta.cpu_j,
+        dram_energy_j=meta.dram_j,
         makespan_s=meta.makespan_s,
         requests=meta.requests,
         served=requests_served,

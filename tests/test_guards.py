@@ -34,6 +34,18 @@ def test_a_sound_run_passes_every_guard() -> None:
     assert check(toy_run(kind="measured"), METERING) == ()
 
 
+def test_a_run_whose_gpus_nobody_metered_is_sound() -> None:
+    run = toy_run(kind="measured", energy=None, gpus=0, counter_j=[], counter_s=[])
+    assert run.total_energy_j is None
+    assert check(run) == ()
+
+
+def test_a_run_metered_without_knowing_its_steps_is_sound() -> None:
+    run = toy_run(kind="measured", energy=None, energy_j=[NAN] * 4)
+    assert run.total_energy_j == 2400.0
+    assert check(run, METERING) == ()
+
+
 BROKEN: list[tuple[int, dict[str, Any], str]] = [
     (1, {"requests": 5}, "3 served + 1 failed, 4 recorded, but 5 were offered"),
     (1, {"status": [SERVED, UNFINISHED, 2, SERVED]}, "2 served + 1 failed"),
@@ -44,10 +56,13 @@ BROKEN: list[tuple[int, dict[str, Any], str]] = [
     (3, {"first_token_s": [0.4, 3.0, NAN, 3.25]}, "release comes after first token"),
     (3, {"finished_s": [3.0, 2.5, NAN, 3.25]}, "first token comes after finish"),
     (3, {"makespan_s": 9.0}, "finish comes after the makespan"),
-    (4, {"energy": None}, "energy was not metered"),
+    (4, {"energy": None, "counter_j": [], "counter_s": []}, "energy was not metered"),
+    (4, {"energy": None, "counter_j": [0.0, 1.0, NAN]}, "total energy must be >= 0 J and finite"),
     (4, {"energy": split(-1.0, 2001.0, 400.0)}, "prefill energy must be >= 0 J and finite, is -1"),
     (4, {"energy": split(500.0, NAN, 400.0)}, "decode energy must be >= 0 J"),
     (5, {"idle_w": 241.0}, "2400 J is less than idling alone takes, 2410 J"),
+    (5, {"idle_w": 241.0, "energy": None}, "2400 J is less than idling alone takes, 2410 J"),
+    (6, {"power_limit_w": 228.0, "energy": None}, "mean power is 240 W per GPU"),
     (6, {"power_limit_w": 228.0}, "mean power is 240 W per GPU, above 1.05 x the limit = 239.4 W"),
     (6, {"power_limit_w": 114.0, "gpus": 2}, "mean power is 120 W per GPU"),
     (
@@ -56,6 +71,7 @@ BROKEN: list[tuple[int, dict[str, Any], str]] = [
         "prefill + decode + idle = 2400 J, but the counter says 2400.1",
     ),
     (7, {"counter_j": [0.0, 2500.0, 2400.0]}, "runs backwards"),
+    (7, {"counter_j": [0.0, 2500.0, 2400.0], "energy": None}, "runs backwards"),
     (7, {"counter_s": [0.0, 10.0, 5.0]}, "runs backwards"),
     (7, {"counter_j": [], "counter_s": []}, "energy over time was not recorded"),
     (8, {"energy_j": [600.0, 1000.0, NAN, 401.0]}, "the requests' shares + idle = 2401 J"),

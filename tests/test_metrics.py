@@ -16,7 +16,7 @@ from traces.record import FAILED, SERVED, UNFINISHED
 SUMMARY_KEYS = (
     *("total_energy_j", "prefill_energy_j", "decode_energy_j", "idle_energy_j", "mean_power_w"),
     *("energy_j_per_request", "energy_j_per_output_token", "energy_j_per_token"),
-    *("makespan_s", "requests", "served", "failed"),
+    *("cpu_energy_j", "dram_energy_j", "makespan_s", "requests", "served", "failed"),
     *("ttft_p50_s", "ttft_p90_s", "ttft_p99_s", "tpot_p50_s", "tpot_p90_s", "tpot_p99_s"),
     *("e2e_p50_s", "e2e_p90_s", "e2e_p99_s"),
     *("out_of_range_fraction", "table", "energy_source", "energy_valid", "invalid_reasons"),
@@ -96,7 +96,7 @@ def test_the_summary_of_the_toy_run_is_what_a_hand_works_out() -> None:
 
 def test_missing_is_null_never_0() -> None:
     unmetered = {"energy": None, "energy_source": "none", "out_of_range_fraction": None, "table": None}
-    nothing = toy_run(status=[FAILED] * 4, **unmetered)
+    nothing = toy_run(status=[FAILED] * 4, counter_j=[], counter_s=[], **unmetered)
     text = json.dumps(asdict(summarize(nothing)), allow_nan=False)
     values = json.loads(text)
     present = {name for name, value in values.items() if value is not None}
@@ -105,6 +105,13 @@ def test_missing_is_null_never_0() -> None:
         *("energy_source", "energy_valid", "invalid_reasons"),
     }
     assert (values["served"], values["failed"]) == (0, 4)
+
+
+def test_a_total_without_its_split_is_the_counters() -> None:
+    summary = summarize(toy_run(energy=None, cpu_j=30.0))
+    assert (summary.total_energy_j, summary.mean_power_w) == (2400.0, 240.0)
+    assert (summary.prefill_energy_j, summary.decode_energy_j, summary.idle_energy_j) == (None, None, None)
+    assert (summary.cpu_energy_j, summary.dram_energy_j) == (30.0, None)
 
 
 def test_energy_without_a_served_request_has_no_share() -> None:

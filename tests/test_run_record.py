@@ -216,3 +216,17 @@ def test_a_damaged_record_is_refused_in_one_line(tmp_path: Path) -> None:
 def test_a_missing_record_is_an_os_error(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"run\.json"):
         read_run(tmp_path / "none")
+
+
+def test_a_record_from_before_a_field_was_there_is_read(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    write_run(run(), folder)
+    facts = json.loads((folder / "run.json").read_text())
+    del facts["cpu_j"], facts["dram_j"]
+    (folder / "run.json").write_text(json.dumps(facts))
+    meta = read_run(folder).meta
+    assert (meta.cpu_j, meta.dram_j) == (None, None)
+    del facts["seed"]
+    (folder / "run.json").write_text(json.dumps(facts))
+    with pytest.raises(ValueError, match="fields seed are missing or not known"):
+        read_run(folder)

@@ -95,17 +95,19 @@ class Meta:
         table: Name of the cost table, None for a measured run.
         table_source: Where the table was measured, in words.
         gpu: GPU name.
-        gpus: GPUs in use.
+        gpus: GPUs in use, of a measured run those metered: 0 if none was.
         power_limit_w: Enforced limit of one GPU.
         idle_w: Power of all GPUs holding the model without work.
         versions: replay, vLLM, Python and whatever else mattered.
         seed: Seed of everything drawn.
         makespan_s: From time 0 to the last completion.
-        energy: The split, None if not metered.
+        energy: The split, None if not metered, or metered without knowing the engine's steps.
         energy_source: `simulated`, `assumed` (from an assumed table), `nvml` or `none`.
         out_of_range_fraction: Fraction of steps outside the table's measured range, None if measured.
         energy_valid, invalid_reasons: Whether every guard held, and which did not.
         notes: What the user should know, one sentence each.
+        cpu_j, dram_j: Energy of this host's processors and memory over the makespan, no part of any other
+            figure; None where it could not be read.
     """
 
     run_id: str
@@ -134,6 +136,8 @@ class Meta:
     energy_valid: bool
     invalid_reasons: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=())
+    cpu_j: float | None = None
+    dram_j: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -143,3 +147,10 @@ class Run:
     meta: Meta
     outcomes: Outcomes
     power: Power
+
+    @property
+    def total_energy_j(self) -> float | None:
+        """Energy from time 0 to the last completion: the split's, else the counter's, None if not metered."""
+        if self.meta.energy is not None:
+            return self.meta.energy.total_j
+        return float(self.power.energy_j[-1]) if len(self.power.energy_j) else None

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -144,11 +144,13 @@ def _read_meta(path: Path) -> Meta:
     if version != FORMAT:
         raise ValueError(f"{path}: its format is {version!r}, this version of replay reads {FORMAT}")
     names = {field.name for field in fields(Meta)}
-    if facts.keys() != names:
-        raise ValueError(f"{path}: fields {', '.join(sorted(facts.keys() ^ names))} are missing or not known")
+    required = {field.name for field in fields(Meta) if field.default is MISSING}
+    wrong = (facts.keys() - names) | (required - facts.keys())
+    if wrong:
+        raise ValueError(f"{path}: fields {', '.join(sorted(wrong))} are missing or not known")
     facts["energy"] = None if facts["energy"] is None else EnergySplit(**facts["energy"])
-    facts["invalid_reasons"] = tuple(facts["invalid_reasons"])
-    facts["notes"] = tuple(facts["notes"])
+    for name in ("invalid_reasons", "notes"):
+        facts[name] = tuple(facts.get(name, ()))
     return Meta(**facts)
 
 
