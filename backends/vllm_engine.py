@@ -53,15 +53,16 @@ class VllmEngine:
         except ImportError as error:
             raise ValueError(f"vLLM cannot be imported: {error}; see its installation notes") from error
         os.environ[PATH_VARIABLE] = str(self._step_log)
-        given: dict[str, Any] = {"skip_tokenizer_init": True}
+        given: dict[str, Any] = {
+            "skip_tokenizer_init": True,
+            "scheduler_cls": "backends.vllm_scheduler.RecordingScheduler",
+        }
         folder = Path(self._model)
         if folder.is_dir() and not any(any(folder.glob(weights)) for weights in WEIGHTS):
             given["load_format"] = "dummy"
         given |= self._options
         try:
-            arguments = AsyncEngineArgs(
-                model=self._model, scheduler_cls="backends.vllm_scheduler.RecordingScheduler", **given
-            )
+            arguments = AsyncEngineArgs(model=self._model, **given)
         except TypeError as error:
             raise ValueError(f"vLLM does not know an engine option: {error}") from error
         try:
@@ -71,10 +72,12 @@ class VllmEngine:
 
     def facts(self) -> dict[str, Any]:
         """Return the engine options in force and versions, as the running engine resolved them."""
+        import vllm  # pyright: ignore[reportMissingImports]
+
         config = self._engine.vllm_config
         scheduler, cache, model = config.scheduler_config, config.cache_config, config.model_config
         return {
-            "vllm": importlib.metadata.version("vllm"),
+            "vllm": vllm.__version__,
             "torch": importlib.metadata.version("torch"),
             "model": Path(self._model).name,
             "dtype": str(model.dtype).removeprefix("torch."),

@@ -122,7 +122,7 @@ class AsyncScheduler:
 def install(patch: pytest.MonkeyPatch) -> None:
     """Put these in vLLM's places."""
     places: dict[str, dict[str, Any]] = {
-        "vllm": {"SamplingParams": lambda **given: SimpleNamespace(**given)},
+        "vllm": {"SamplingParams": lambda **given: SimpleNamespace(**given), "__version__": "0.0.1"},
         "vllm.inputs": {"TokensPrompt": dict},
         "vllm.sampling_params": {"RequestOutputKind": SimpleNamespace(DELTA="delta")},
         "vllm.engine": {},
