@@ -15,7 +15,6 @@ LABELS = {
     "mean_power_w": "mean power",
     "makespan_s": "makespan",
 }
-HEADINGS = ("", "simulated", "measured", "error", "noise")
 IN_SHORT = (
     "total_energy_j",
     "ttft_p50_s",
@@ -36,7 +35,7 @@ def comparison_json(comparison: Comparison) -> str:
 def comparison_text(comparison: Comparison) -> str:
     """Return the comparison as aligned tables."""
     lines = [_title(comparison), ""]
-    lines += [_aligned(HEADINGS)]
+    lines += [_aligned(_headings(comparison))]
     for row in comparison.rows:
         mark = f"  {BEYOND}" if row.is_within_target is False else ""
         lines.append(_aligned((_label(row.metric), *_cells(row))) + mark)
@@ -46,7 +45,7 @@ def comparison_text(comparison: Comparison) -> str:
 
 def comparison_markdown(comparison: Comparison) -> str:
     """Return the comparison as a Markdown table; errors beyond their target are bold."""
-    lines = [f"### {_title(comparison)}", "", *_head(HEADINGS)]
+    lines = [f"### {_title(comparison)}", "", *_head(_headings(comparison))]
     for row in comparison.rows:
         simulated, measured, error, noise = _cells(row)
         error = f"**{error}**" if row.is_within_target is False else error
@@ -56,11 +55,15 @@ def comparison_markdown(comparison: Comparison) -> str:
 
 
 def overview_markdown(cases: Sequence[tuple[str, Comparison]]) -> str:
-    """Return a Markdown table with a line for each named comparison: the errors that have a target."""
+    """Return a Markdown table with a line for each named comparison: the errors that have a target.
+
+    Args:
+        cases: Names and comparisons, at least one, all of one kind.
+    """
     headings = (
         "case",
         "requests",
-        "measured energy",
+        f"{cases[0][1].kind} energy",
         "noise",
         "energy",
         "TTFT p50",
@@ -82,11 +85,21 @@ def overview_markdown(cases: Sequence[tuple[str, Comparison]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _headings(comparison: Comparison) -> tuple[str, ...]:
+    return ("", "simulated", comparison.kind, "error", "noise")
+
+
 def _title(comparison: Comparison) -> str:
+    gpu = comparison.gpu or "an unknown GPU"
     times = "once" if comparison.measured_runs == 1 else f"{comparison.measured_runs} times"
     return (
         f"{comparison.trace_name}, policy {comparison.policy}: {comparison.requests:,} requests, "
-        f"simulated by {comparison.table}, measured {times} on {comparison.gpu or 'an unknown GPU'}"
+        f"simulated by {comparison.table}, "
+        + (
+            f"measured {times} on {gpu}"
+            if comparison.kind == "measured"
+            else f"run {times} on a twin of {gpu}"
+        )
     )
 
 

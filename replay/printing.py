@@ -74,7 +74,7 @@ def _energy(summary: Summary) -> str:
 def _label(summary: Summary) -> str:
     if not summary.energy_valid:
         return "NOT VALID, see below"
-    words = {"assumed": "assumed, not measured", "none": "not metered"}
+    words = {"assumed": "assumed, not measured", "twin": "the twin's, not measured", "none": "not metered"}
     return words.get(summary.energy_source, "")
 
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from sim.metrics import quantile
 from sim.summary import Summary, summarize
-from traces.record import SERVED, Outcomes, Run
+from traces.record import SERVED, Kind, Outcomes, Run
 from traces.trace import Floats
 
 METRICS = (
@@ -34,7 +34,7 @@ class Row:
     Attributes:
         metric: Its field of `Summary`.
         simulated: By simulation.
-        measured: Mean of the measured runs.
+        measured: Mean of the measured runs, or of the twin's: `Comparison.kind` tells.
         error_fraction: (simulated - measured) / measured.
         noise_fraction: (largest - smallest measured) / measured; None for a single measured run.
     """
@@ -89,9 +89,10 @@ class LatencyErrors:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A simulated run against measured ones.
+    """A simulated run against measured ones, or against those of the twin.
 
     Attributes:
+        kind: `measured` or `twin`, which all of these are.
         trace_name, policy, table, gpu: What was replayed, by which table and on which GPU.
         requests: Requests offered.
         measured_runs: Measured runs.
@@ -102,6 +103,7 @@ class Comparison:
         invalid: Why runs are not to be believed; only where they were compared all the same.
     """
 
+    kind: Kind
     trace_name: str
     policy: str
     table: str | None
@@ -124,7 +126,7 @@ def compare(simulated: Run, measured: tuple[Run, ...], *, force: bool = False) -
 
     Args:
         simulated: A simulated run.
-        measured: At least one measured run.
+        measured: At least one measured run, or at least one of the twin.
         force: Compare runs that broke a guard, too.
 
     Raises:
@@ -132,9 +134,8 @@ def compare(simulated: Run, measured: tuple[Run, ...], *, force: bool = False) -
     """
     if not measured:
         raise ValueError("a comparison needs a measured run beside the simulated one, got none")
-    _ensure_kind(simulated, "simulated")
+    _ensure_kinds(simulated, measured)
     for run in measured:
-        _ensure_kind(run, "measured")
         _ensure_same_replay(simulated, run)
     runs = (simulated, *measured)
     invalid = tuple(f"{run.meta.run_id}: {why}" for run in runs for why in _faults(run))
@@ -142,6 +143,7 @@ def compare(simulated: Run, measured: tuple[Run, ...], *, force: bool = False) -
         raise ValueError(f"a run is not valid: {invalid[0]}; measure again, or compare it with --force")
     summaries = [summarize(run) for run in measured]
     return Comparison(
+        kind=measured[0].meta.kind,
         trace_name=simulated.meta.trace_name,
         policy=simulated.meta.policy,
         table=simulated.meta.table,
@@ -214,11 +216,20 @@ def _faults(run: Run) -> tuple[str, ...]:
     return run.meta.invalid_reasons or ("its guards were not checked",)
 
 
-def _ensure_kind(run: Run, kind: str) -> None:
-    if run.meta.kind != kind:
-        raise ValueError(
-            f"{run.meta.run_id}: is {run.meta.kind}; the first run must be simulated, the others measured"
-        )
+def _ensure_kinds(first: Run, others: tuple[Run, ...]) -> None:
+    if first.meta.kind != "simulated":
+        raise ValueError(f"{first.meta.run_id}: is {first.meta.kind}; the first run must be simulated")
+    for run in others:
+        if run.meta.kind not in ("measured", "twin") or run.meta.kind != others[0].meta.kind:
+            raise ValueError(
+                f"{run.meta.run_id}: is {run.meta.kind}; the runs after the first must be all measured, "
+                f"or all of the twin"
+            )
+        if run.meta.kind == "twin" and run.meta.table != first.meta.table:
+            raise ValueError(
+                f"{run.meta.run_id}: its twin took its times from table {run.meta.table}, "
+                f"{first.meta.run_id} from {first.meta.table}; simulate with --table {run.meta.table}"
+            )
 
 
 def _ensure_same_replay(one: Run, other: Run) -> None:

@@ -45,7 +45,7 @@ def plot_comparison(
 
 def _draw_energy(axes: Any, simulated: Run, measured: tuple[Run, ...]) -> None:
     for number, run in enumerate(measured):
-        label = "measured" if number == 0 else None
+        label = run.meta.kind if number == 0 else None
         axes.plot(run.power.time_s, run.power.energy_j / 1e3, color=MEASURED, linewidth=1.6, label=label)
     power = simulated.power
     axes.plot(power.time_s, power.energy_j / 1e3, "--", color=SIMULATED, linewidth=1.2, label="simulated")

@@ -32,7 +32,7 @@ class Summary:
         e2e_p50_s, e2e_p90_s, e2e_p99_s: Quantiles of the time from arrival to last token.
         out_of_range_fraction: Steps outside the table's measured range, of all steps; None if measured.
         table: Name of the cost table; None if measured.
-        energy_source: `simulated`, `assumed`, `nvml` or `none`.
+        energy_source: `simulated`, `twin`, `assumed`, `nvml` or `none`.
         energy_valid: Whether every guard held.
         invalid_reasons: Which did not.
     """

@@ -8,6 +8,12 @@ import pytest
 from click.testing import CliRunner
 from toy_run import toy_run
 
+from replay.comparison_text import (
+    comparison_json,
+    comparison_markdown,
+    comparison_text,
+    overview_markdown,
+)
 from replay.main import main
 from sim.compare import METRICS, compare, latency_s
 from traces.record import SERVED, EnergySplit, Run
@@ -39,6 +45,19 @@ def measured_run(energy_j: float = 2400.0, **changes: object) -> Run:
         "counter_j": [0.0, energy_j / 2, energy_j],
     }
     return toy_run(**{**WHOLE, **facts, **changes})
+
+
+def twin_run(**changes: object) -> Run:
+    return measured_run(**{"kind": "twin", "energy_source": "twin", "table": "toy", **changes})
+
+
+def test_a_run_of_the_twin_is_not_called_measured() -> None:
+    comparison = compare(simulated_run(), (twin_run(),))
+    assert comparison.kind == "twin"
+    texts = (comparison_text(comparison), comparison_markdown(comparison))
+    texts += (overview_markdown([("toy", comparison)]),)
+    assert all("measured" not in text and "twin" in text for text in texts)
+    assert json.loads(comparison_json(comparison))["kind"] == "twin"
 
 
 def test_a_run_against_its_like_has_no_error() -> None:
@@ -107,7 +126,13 @@ def test_engine_options_that_differ_are_told() -> None:
     [
         (simulated_run(), (), "needs a measured run"),
         (measured_run(), (measured_run(),), "the first run must be simulated"),
-        (simulated_run(), (simulated_run(),), "the others measured"),
+        (simulated_run(), (simulated_run(),), "must be all measured, or all of the twin"),
+        (simulated_run(), (measured_run(), twin_run()), "must be all measured, or all of the twin"),
+        (
+            simulated_run(),
+            (twin_run(table="other"),),
+            "its twin took its times from table other",
+        ),
         (simulated_run(arrival_s=[0.0, 1.0, 2.0, 2.9]), (measured_run(),), "different requests"),
         (simulated_run(prompt_tokens=[10, 20, 30, 41]), (measured_run(),), "different requests"),
         (simulated_run(policy_options={"window_s": 2.0}), (measured_run(),), "differ in the policy"),

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from traces.trace import Counts, Floats, Ints
 
-EnergySource = Literal["simulated", "assumed", "nvml", "none"]
+EnergySource = Literal["simulated", "assumed", "twin", "nvml", "none"]
+Kind = Literal["simulated", "measured", "twin"]
 
 UNFINISHED, SERVED, FAILED = 0, 1, 2
 STATUS_NAMES = ("unfinished", "served", "failed")
@@ -85,7 +86,7 @@ class Meta:
 
     Attributes:
         run_id: Name of the run's folder.
-        kind: `simulated` or `measured`.
+        kind: `simulated`, `measured`, or `twin`: served in real time on a pretend GPU.
         started_at: ISO 8601, UTC.
         trace_name, trace_sha256, trace_source: The trace; the hash is of its source.
         trace_options: Stretch, limit, time window as given.
@@ -102,7 +103,7 @@ class Meta:
         seed: Seed of everything drawn.
         makespan_s: From time 0 to the last completion.
         energy: The split, None if not metered, or metered without knowing the engine's steps.
-        energy_source: `simulated`, `assumed` (from an assumed table), `nvml` or `none`.
+        energy_source: `simulated`, `twin`, `assumed` (either of them, from an assumed table), `nvml` or `none`.
         out_of_range_fraction: Fraction of steps outside the table's measured range, None if measured.
         energy_valid, invalid_reasons: Whether every guard held, and which did not.
         notes: What the user should know, one sentence each.
@@ -111,7 +112,7 @@ class Meta:
     """
 
     run_id: str
-    kind: Literal["simulated", "measured"]
+    kind: Kind
     started_at: str
     trace_name: str
     trace_sha256: str
