@@ -47,16 +47,17 @@ def measured_run(energy_j: float = 2400.0, **changes: object) -> Run:
     return toy_run(**{**WHOLE, **facts, **changes})
 
 
-def twin_run(**changes: object) -> Run:
-    return measured_run(**{"kind": "twin", "energy_source": "twin", "table": "toy", **changes})
+def twin_run(table: str = "toy") -> Run:
+    return measured_run(kind="twin", energy_source="twin", table=table)
 
 
 def test_a_run_of_the_twin_is_not_called_measured() -> None:
     comparison = compare(simulated_run(), (twin_run(),))
     assert comparison.kind == "twin"
-    texts = (comparison_text(comparison), comparison_markdown(comparison))
-    texts += (overview_markdown([("toy", comparison)]),)
-    assert all("measured" not in text and "twin" in text for text in texts)
+    overview = overview_markdown([("toy", comparison)])
+    for text in (comparison_text(comparison), comparison_markdown(comparison), overview):
+        assert "measured" not in text
+        assert "twin" in text
     assert json.loads(comparison_json(comparison))["kind"] == "twin"
 
 

@@ -103,7 +103,8 @@ class Meta:
         seed: Seed of everything drawn.
         makespan_s: From time 0 to the last completion.
         energy: The split, None if not metered, or metered without knowing the engine's steps.
-        energy_source: `simulated`, `twin`, `assumed` (either of them, from an assumed table), `nvml` or `none`.
+        energy_source: `simulated`, `twin`, `assumed` (instead of these, from an assumed table), `nvml` or
+            `none`.
         out_of_range_fraction: Fraction of steps outside the table's measured range, None if measured.
         energy_valid, invalid_reasons: Whether every guard held, and which did not.
         notes: What the user should know, one sentence each.
