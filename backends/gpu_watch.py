@@ -28,8 +28,7 @@ class GpuWatch:
         self._metered = metered
         self.facts = _facts(metered)
         self.engine_uuids = tuple(fact.uuid for fact in _facts(engine))
-        if any(fact.mig for fact in self.facts):
-            raise ValueError("MIG is on: an instance reports its whole GPU's energy; measure without MIG")
+        _refuse_mig(self.facts)
         self._before = _process_ids_by_gpu()
         self._strangers = self._process_ids()
         self._known: frozenset[int] = frozenset()
@@ -56,7 +55,46 @@ class GpuWatch:
 
     def uuid_hashes(self) -> list[str]:
         """Return what identifies the metered GPUs without naming them."""
-        return [hashlib.sha256(fact.uuid.encode()).hexdigest()[:16] for fact in self.facts]
+        return _uuid_hashes(self.facts)
+
+    def _process_ids(self) -> frozenset[int]:
+        return frozenset(pid for fact in _facts(self._metered) for pid in fact.process_ids)
+
+
+class ServerWatch:
+    """Watches metered GPUs on which a server computes that somebody else has started.
+
+    Nothing tells which GPUs it uses: those metered are taken to be all of them, and whoever computes on them
+    at the beginning is taken to be the server.
+
+    Attributes:
+        facts: Of the metered GPUs.
+        engine_uuids: The same GPUs' UUIDs.
+    """
+
+    def __init__(self, metered: tuple[int, ...]) -> None:
+        """Look at the GPUs with these NVML indices, none to meter nothing.
+
+        Raises:
+            MeterError: NVML does not start or has no such GPU.
+            ValueError: MIG is on, or nobody computes on a GPU.
+        """
+        self._metered = metered
+        self.facts = _facts(metered)
+        self.engine_uuids = tuple(fact.uuid for fact in self.facts)
+        _refuse_mig(self.facts)
+        for index, fact in zip(metered, self.facts, strict=True):
+            if not fact.process_ids:
+                raise ValueError(f"nobody computes on GPU {index}; give by --gpu those that the server uses")
+        self._known = self._process_ids()
+
+    def foreign_process_ids(self) -> tuple[int, ...]:
+        """Return who computes on the metered GPUs now and did not at the beginning."""
+        return tuple(sorted(self._process_ids() - self._known))
+
+    def uuid_hashes(self) -> list[str]:
+        """Return what identifies the metered GPUs without naming them."""
+        return _uuid_hashes(self.facts)
 
     def _process_ids(self) -> frozenset[int]:
         return frozenset(pid for fact in _facts(self._metered) for pid in fact.process_ids)
@@ -88,6 +126,15 @@ def engine_gpus(options: Mapping[str, Any], environment: Mapping[str, str]) -> t
     return tuple(found[:count])
 
 
+def _refuse_mig(facts: tuple[GpuFacts, ...]) -> None:
+    if any(fact.mig for fact in facts):
+        raise ValueError("MIG is on: an instance reports its whole GPU's energy; measure without MIG")
+
+
+def _uuid_hashes(facts: tuple[GpuFacts, ...]) -> list[str]:
+    return [hashlib.sha256(fact.uuid.encode()).hexdigest()[:16] for fact in facts]
+
+
 def _index(name: str, uuids: list[str]) -> int:
     if name.isdigit() and int(name) < len(uuids):
         return int(name)
@@ -105,5 +152,7 @@ def _process_ids_by_gpu() -> dict[int, frozenset[int]]:
 
 
 def _facts(indices: tuple[int, ...]) -> tuple[GpuFacts, ...]:
+    if not indices:
+        return ()
     with open_gpus(indices) as gpus:
         return tuple(gpu.facts() for gpu in gpus)

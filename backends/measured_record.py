@@ -15,6 +15,7 @@ from backends.energy_counter import integrate_power_j, read_counter
 from backends.live import LiveReplay
 from backends.measured_split import shares_by_table, shares_by_tokens, split_energy
 from backends.nvml import MeterError
+from backends.prompts import SAFE_VOCABULARY
 from backends.rig import Watch
 from sim.arrivals import as_offered
 from sim.guards import check
@@ -85,8 +86,9 @@ class Seen:
         idle_from_s: The known idle before time 0 began.
         end_s: The replay ended.
         samples: The meter's samples since `idle_from_s`, as far as it got.
-        steps: The step log since time 0.
-        gpus: The metered GPUs.
+        steps: The step log since time 0, None if the engine tells nothing of its steps.
+        gpus: The metered GPUs, none if nothing is metered.
+        notes: What the user should know of the engine.
     """
 
     live: LiveReplay
@@ -96,8 +98,9 @@ class Seen:
     idle_from_s: float
     end_s: float
     samples: NDArray[np.void]
-    steps: NDArray[np.void]
+    steps: NDArray[np.void] | None
     gpus: Watch
+    notes: tuple[str, ...] = ()
 
     @property
     def zero_s(self) -> float:
@@ -112,8 +115,8 @@ class Measured:
 
     Attributes:
         run: The run, valid or not.
-        attachments: Columns by table: `steps`, what each engine step held; `sends`, when requests were due
-            and sent; `meter`, the meter's samples. Times are seconds since time 0.
+        attachments: Columns by table: `steps`, what each engine step held, if known; `sends`, when requests
+            were due and sent; `meter`, the meter's samples, if any. Times are seconds since time 0.
         ending: How the replay ended.
     """
 
@@ -124,7 +127,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Energy:
-    """The energy of a replay, all unknown if it was not metered."""
+    """The energy of a replay, all unknown if it was not metered, its split if its steps are."""
 
     split: EnergySplit | None = None
     power: Power = UNMETERED
@@ -135,12 +138,13 @@ class Energy:
 def make_record(what: Replay, seen: Seen) -> Measured:
     """Return the record of a replay; what breaks a guard, or kept it from being whole, makes it invalid."""
     outcomes = seen.live.outcomes()
-    steps = _relative(seen.steps, ("scheduled_s", "done_s"), seen.zero_s)
+    steps = None if seen.steps is None else _relative(seen.steps, ("scheduled_s", "done_s"), seen.zero_s)
     ends_s = outcomes.finished_s[np.isfinite(outcomes.finished_s)]
     makespan_s = float(ends_s.max()) if len(ends_s) else seen.end_s - seen.zero_s
     energy, reasons = Energy(), seen.ending.reasons
     try:
-        energy = _energy(what, seen, steps, makespan_s)
+        if seen.gpus.facts:
+            energy = _energy(what, seen, steps, makespan_s)
     except (ValueError, MeterError) as error:
         reasons = (*reasons, str(error))
     failures = seen.live.failures
@@ -150,21 +154,20 @@ def make_record(what: Replay, seen: Seen) -> Measured:
     run = Run(_meta(what, seen, energy, makespan_s, outcomes), outcomes, energy.power)
     reasons = (*reasons, *check(run, energy.metering))
     run = replace(run, meta=replace(run.meta, energy_valid=not reasons, invalid_reasons=reasons))
-    attachments = {
-        "steps": _columns(steps),
-        "sends": _sends(outcomes, seen.live),
-        "meter": _columns(_relative(seen.samples, ("time_s",), seen.zero_s)),
-    }
+    attachments = {"sends": _sends(outcomes, seen.live)}
+    if steps is not None:
+        attachments["steps"] = _columns(steps)
+    if seen.gpus.facts:
+        attachments["meter"] = _columns(_relative(seen.samples, ("time_s",), seen.zero_s))
     return Measured(run, attachments, seen.ending)
 
 
-def _energy(what: Replay, seen: Seen, steps: NDArray[np.void], makespan_s: float) -> Energy:
+def _energy(what: Replay, seen: Seen, steps: NDArray[np.void] | None, makespan_s: float) -> Energy:
     samples = seen.samples
     counter = read_counter(samples, seen.zero_s)
     power = counter.power(makespan_s)
     idle_from_s = max(seen.idle_from_s - seen.zero_s, float(counter.time_s[0]))
     idle_w = counter.between_j(idle_from_s, 0.0) / -idle_from_s
-    shares = shares_by_tokens(steps) if what.costs is None else shares_by_table(steps, what.costs)
     end_s = seen.zero_s + makespan_s
     inside = samples[(samples["time_s"] >= seen.zero_s) & (samples["time_s"] <= end_s)]
     metering = Metering(
@@ -176,7 +179,11 @@ def _energy(what: Replay, seen: Seen, steps: NDArray[np.void], makespan_s: float
         throttle_reasons=int(np.bitwise_or.reduce(inside["throttle_reasons"], initial=0)),
         window_s=makespan_s,
     )
-    return Energy(split_energy(power, steps, idle_w, shares), power, idle_w, metering)
+    split = None
+    if steps is not None:
+        shares = shares_by_tokens(steps) if what.costs is None else shares_by_table(steps, what.costs)
+        split = split_energy(power, steps, idle_w, shares)
+    return Energy(split, power, idle_w, metering)
 
 
 def _meta(what: Replay, seen: Seen, energy: Energy, makespan_s: float, outcomes: Outcomes) -> Meta:
@@ -206,7 +213,7 @@ def _meta(what: Replay, seen: Seen, energy: Energy, makespan_s: float, outcomes:
         seed=what.seed,
         makespan_s=makespan_s,
         energy=energy.split,
-        energy_source="none" if energy.split is None else "nvml",
+        energy_source="none" if energy.metering is None else "nvml",
         out_of_range_fraction=None,
         energy_valid=False,
         notes=(*as_offered(trace, policy).notes, *_notes(what, seen, energy, outcomes)),
@@ -214,7 +221,7 @@ def _meta(what: Replay, seen: Seen, energy: Energy, makespan_s: float, outcomes:
 
 
 def _notes(what: Replay, seen: Seen, energy: Energy, outcomes: Outcomes) -> list[str]:
-    notes = []
+    notes = list(seen.notes)
     lag_s = _lag_s(outcomes, seen.live)
     late_s = float(np.quantile(lag_s, 0.99)) if len(lag_s) else 0.0
     if late_s > LAG_LIMIT_S:
@@ -223,6 +230,14 @@ def _notes(what: Replay, seen: Seen, energy: Energy, outcomes: Outcomes) -> list
         by_tokens = "the steps' time, and their prefill tokens and decoding sequences"
         by = by_tokens if what.costs is None else "what the cost table says of each step"
         notes.append(f"The measured total is split into prefill, decode and idle by {by}.")
+    elif energy.metering is not None:
+        notes.append("The server tells nothing of its steps, so the measured total is not split.")
+    elif not seen.gpus.facts:
+        notes.append("No GPU was metered, so there are latencies and no energy.")
+    if "vocabulary" not in seen.facts:
+        notes.append(
+            f"The model's vocabulary is not known: prompts have ids below {SAFE_VOCABULARY:,}."
+        )
     if seen.facts.get("random_weights"):
         notes.append("The model's weights were random; power depends a little on them.")
     if len(seen.samples):

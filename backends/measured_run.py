@@ -9,7 +9,7 @@ from backends.live import LiveReplay
 from backends.measured_record import Ending, Measured, Replay, Seen, make_record
 from backends.nvml import MeterError
 from backends.prompted_engine import FAILURES_IN_A_ROW, PromptedEngine
-from backends.prompts import make_prompts
+from backends.prompts import SAFE_VOCABULARY, make_prompts
 from backends.rig import Rig
 
 IDLE_BEFORE_S = 2.0
@@ -36,7 +36,8 @@ async def measure_replay(what: Replay, rig: Rig, progress: Callable[[int], None]
     if not len(what.trace):
         raise ValueError(f"trace {what.trace.name} has no requests; a replay needs at least 1")
     facts = rig.engine.facts()
-    prompts = make_prompts(what.trace, int(facts["vocabulary"]), what.seed, what.name)
+    vocabulary = int(facts.get("vocabulary", SAFE_VOCABULARY))
+    prompts = make_prompts(what.trace, vocabulary, what.seed, what.name)
     engine = PromptedEngine(rig.engine, prompts, what.name)
     live = LiveReplay(what.trace, what.policy, engine, progress)
     clock = (
@@ -64,8 +65,9 @@ async def measure_replay(what: Replay, rig: Rig, progress: Callable[[int], None]
         idle_from_s=idle_from_s,
         end_s=end_s,
         samples=samples,
-        steps=rig.steps_since(live.zero_s),
+        steps=None if rig.steps_since is None else rig.steps_since(live.zero_s),
         gpus=rig.gpus,
+        notes=rig.notes,
     )
     return make_record(what, seen)
 

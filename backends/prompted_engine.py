@@ -11,22 +11,17 @@ FAILURES_IN_A_ROW = 100
 
 
 class TokenEngine(Protocol):
-    """An engine that takes token ids: `backends.vllm_engine.VllmEngine` or a stand-in."""
-
-    async def start(self) -> None:
-        """Become ready."""
-        ...
+    """A started engine that takes token ids: of `backends.vllm_engine`, of `backends.openai_engine`."""
 
     def facts(self) -> dict[str, Any]:
-        """Return the engine options in force and versions."""
+        """Return the engine options in force and versions, as far as known.
+
+        `vocabulary`, if there, is what prompts' token ids are below.
+        """
         ...
 
     def generate(self, request_id: str, prompt: list[int], output_tokens: int) -> AsyncIterator[int]:
         """Yield the number of tokens of each delivery; closing early aborts."""
-        ...
-
-    def stop(self) -> None:
-        """Release the GPU."""
         ...
 
 

@@ -9,6 +9,10 @@ from traces.trace import Counts, PrefixBlocks, Trace
 LEAST_TOKEN = 10
 """Ids below are special tokens in many vocabularies."""
 
+SAFE_VOCABULARY = 10_000
+"""For a model of which only the name is known: text models' vocabularies have many times more tokens, and
+most have their special tokens above this or below LEAST_TOKEN."""
+
 
 def make_prompts(trace: Trace, vocabulary: int, seed: int, salt: str) -> list[list[int]]:
     """Return the token ids of each request's prompt, as long as the trace says.

@@ -15,13 +15,15 @@ from backends.gpu_watch import GpuWatch, engine_gpus
 from backends.meter import SAMPLE, Meter
 from backends.nvml import GpuFacts
 from backends.prompted_engine import TokenEngine
-from backends.prompts import TokenDrawer
+from backends.prompts import SAFE_VOCABULARY, TokenDrawer
 from backends.step_log import read_steps
 from backends.vllm_engine import VllmEngine
 
 WARM_UPS = ((500, 32), (3000, 8))
 """Prompt and output tokens of the requests before the first replay, WARM_UP_WIDTH of each together."""
 WARM_UP_WIDTH = 8
+DEFAULT_MODEL_LEN = 4096
+"""Tokens that a model is taken to hold if nobody says."""
 
 
 class Samples(Protocol):
@@ -54,16 +56,19 @@ class Rig:
     Attributes:
         engine: Started and warm.
         meter: Running.
-        steps_since: Returns the step log from a monotonic time on, dtype `backends.step_log.STEP`.
+        steps_since: Returns the step log from a monotonic time on, dtype `backends.step_log.STEP`; None for
+            an engine that tells nothing of its steps.
         gpus: The metered GPUs.
         meter_file: Where the meter's samples are, should it die.
+        notes: What the user should know of the engine.
     """
 
     engine: TokenEngine
     meter: Samples
-    steps_since: Callable[[float], NDArray[np.void]]
+    steps_since: Callable[[float], NDArray[np.void]] | None
     gpus: Watch
     meter_file: Path
+    notes: tuple[str, ...] = ()
 
     def last_samples(self, since_s: float) -> NDArray[np.void]:
         """Return the samples from `since_s` on that a dead meter has left behind, perhaps none."""
@@ -114,8 +119,8 @@ async def vllm_rig(
 async def warm_up(engine: TokenEngine, seed: int) -> None:
     """Send requests of several sizes that are not measured, and wait for them."""
     facts = engine.facts()
-    drawer = TokenDrawer(int(facts["vocabulary"]), (seed, 0))
-    most = int(facts["max_model_len"]) // 2
+    drawer = TokenDrawer(int(facts.get("vocabulary", SAFE_VOCABULARY)), (seed, 0))
+    most = int(facts.get("max_model_len", DEFAULT_MODEL_LEN)) // 2
     for prompt_tokens, output_tokens in WARM_UPS:
         prompts = [drawer.fresh(min(prompt_tokens, most)).tolist() for _ in range(WARM_UP_WIDTH)]
         await asyncio.gather(

@@ -1,18 +1,33 @@
 """A live engine as the command line names it, and what measures on it."""
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from backends.rig import Rig
 
 
+class LiveEngine(Protocol):
+    """What replays run on in real time: a `StartedVllm` or a `RunningServer`."""
+
+    def rig(self, seed: int) -> "AbstractAsyncContextManager[Rig]":
+        """Start what is to be started, and its meter; end it afterwards.
+
+        Args:
+            seed: Seed of the warm-up's tokens.
+
+        Raises:
+            ValueError: The engine does not start or is not there, or a GPU cannot be metered.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
-class LiveEngine:
+class StartedVllm:
     """A vLLM to start and GPUs to meter.
 
     Attributes:
@@ -27,20 +42,41 @@ class LiveEngine:
 
     @asynccontextmanager
     async def rig(self, seed: int) -> "AsyncIterator[Rig]":
-        """Start the engine and its meter; end both afterwards.
-
-        Args:
-            seed: Seed of the warm-up's tokens.
-
-        Raises:
-            ValueError: vLLM is missing or refuses an option, or the GPU cannot be metered.
-        """
+        """Start the engine and its meter; end both afterwards."""
         from backends import rig
         from replay.calibrate import parse_engine_options
 
         options = parse_engine_options(self.options)
         with TemporaryDirectory(prefix="replay-") as folder, metered():
             async with rig.vllm_rig(self.model, options, self.gpus, Path(folder), seed) as running:
+                yield running
+
+
+@dataclass(frozen=True, slots=True)
+class RunningServer:
+    """An OpenAI server that runs, and GPUs to meter.
+
+    Attributes:
+        url: Where its API begins.
+        model: A name that it serves or its folder, None for the only one.
+        vocabulary: Token ids are below it; None for what the model's folder says, if given.
+        gpus: NVML indices to meter, none to meter nothing.
+    """
+
+    url: str
+    model: str | None
+    vocabulary: int | None
+    gpus: tuple[int, ...]
+
+    @asynccontextmanager
+    async def rig(self, seed: int) -> "AsyncIterator[Rig]":
+        """Connect to the server and start the meter; end both afterwards."""
+        from backends.openai_engine import OpenAiEngine
+        from backends.openai_rig import openai_rig
+
+        server = OpenAiEngine(self.url, self.model, self.vocabulary)
+        with TemporaryDirectory(prefix="replay-") as folder, metered():
+            async with openai_rig(server, self.gpus, Path(folder), seed) as running:
                 yield running
 
 

@@ -1,6 +1,7 @@
 """`replay TRACE`: the main job, a replay simulated or live."""
 
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +19,11 @@ if TYPE_CHECKING:
 POLICY_HELP = "Name of a policy, or FILE.py:CLASS."
 RUNS = Path("runs")
 TABLE_HELP = "Cost table, by name or as a file; `replay tables` lists those that ship."
-BACKEND_HELP = "Where the requests are served: in simulation, or by a real vLLM under the energy counter."
-MODEL_HELP = "Of a live engine: model name or folder; config.json alone runs on random weights."
-GPU_HELP = "Of a live engine: NVML index to meter; repeatable.  [default: those that the engine uses]"
+BACKEND_HELP = "Where requests are served: in simulation, by a vLLM started here, or by a running server."
+MODEL_HELP = "Of a live engine: model name or folder; for vllm, config.json alone runs on random weights."
+URL_HELP = "Of --backend openai: where the server's API begins, http://HOST:PORT/v1."
+VOCABULARY_HELP = "Of --backend openai: prompts' token ids are below N.  [default: as --model's folder says]"
+GPU_HELP = "Of a live engine: NVML index to meter; repeatable.  [default: those that vLLM uses; none]"
 OUT_HELP = "Folder for the run's record; it must not exist.  [default: runs/TRACE-POLICY-TIME]"
 
 
@@ -32,12 +35,14 @@ OUT_HELP = "Folder for the run's record; it must not exist.  [default: runs/TRAC
 @click.option("--engine", multiple=True, metavar="K=V", help="Engine option, vLLM's name; repeatable.")
 @click.option(
     "--backend",
-    type=click.Choice(["simulate", "vllm"]),
+    type=click.Choice(["simulate", "vllm", "openai"]),
     default="simulate",
     show_default=True,
     help=BACKEND_HELP,
 )
 @click.option("--model", metavar="DIR|NAME", help=MODEL_HELP)
+@click.option("--url", metavar="URL", help=URL_HELP)
+@click.option("--vocabulary", type=int, metavar="N", help=VOCABULARY_HELP)
 @click.option("--gpu", "gpus", multiple=True, type=int, metavar="N", help=GPU_HELP)
 @click.option("--stretch", type=float, metavar="F", help="Multiply arrival times: 0.5 is twice as fast.")
 @click.option("--limit", type=int, metavar="N", help="Keep the first N requests.")
@@ -54,6 +59,8 @@ def cli(
     engine: tuple[str, ...],
     backend: str,
     model: str | None,
+    url: str | None,
+    vocabulary: int | None,
     gpus: tuple[int, ...],
     out: Path | None,
     seed: int,
@@ -74,7 +81,9 @@ def cli(
     from sim.table_files import DEFAULT, load_table
     from traces.record_files import write_run
 
-    live = _live_engine(backend, model, engine, gpus)
+    live = {"simulate": _no_engine, "vllm": _vllm, "openai": _server}[backend](
+        engine, {"--model": model, "--url": url, "--vocabulary": vocabulary, "--gpu": gpus, "--table": table}
+    )
     _ensure_writable(out)
     chosen = make_policy(policy, dict(split_pair(pair, "--set") for pair in settings), seed)
     costs = load_table(table or DEFAULT) if live is None or table else None
@@ -103,31 +112,46 @@ def cli(
         raise click.Abort
 
 
-def _live_engine(
-    backend: str, model: str | None, options: tuple[str, ...], gpus: tuple[int, ...]
-) -> "LiveEngine | None":
-    """Return the engine to start, None to simulate."""
-    from replay.live_engine import LiveEngine
+def _no_engine(_: tuple[str, ...], given: dict[str, Any]) -> None:
+    _refuse(given, ("--model", "--url", "--vocabulary", "--gpu"), "is of a live engine: give --backend, too")
 
-    if backend == "simulate":
-        if model is not None or gpus:
-            raise click.UsageError(
-                "--model and --gpu name a live engine; give --backend vllm, or leave them out"
-            )
-        return None
-    if model is None:
+
+def _vllm(options: tuple[str, ...], given: dict[str, Any]) -> "LiveEngine":
+    from replay.live_engine import StartedVllm
+
+    _refuse(given, ("--url", "--vocabulary"), "is of --backend openai")
+    if given["--model"] is None:
         raise click.UsageError("--backend vllm needs --model: a model's name or folder")
-    return LiveEngine(model, options, gpus)
+    return StartedVllm(given["--model"], options, given["--gpu"])
+
+
+def _server(options: tuple[str, ...], given: dict[str, Any]) -> "LiveEngine":
+    from replay.live_engine import RunningServer
+
+    _refuse({"--engine": options}, ("--engine",), "cannot change a server that runs; leave it out")
+    _refuse(given, ("--table",), "divides the energy of steps, which a server tells nothing of; leave it out")
+    if given["--url"] is None:
+        raise click.UsageError("--backend openai needs --url: where the server's API begins")
+    return RunningServer(given["--url"], given["--model"], given["--vocabulary"], given["--gpu"])
+
+
+def _refuse(given: dict[str, Any], names: tuple[str, ...], reason: str) -> None:
+    for name in names:
+        if given[name] not in (None, ()):
+            raise click.UsageError(f"{name} {reason}")
 
 
 def _measure(
     trace: "Trace", policy: "Policy", engine: "LiveEngine", table: "CostTable | None", seed: int
 ) -> "Measured":
     from backends.measured_record import Replay
+    from replay.live_engine import StartedVllm
     from replay.live_run import replay_live
 
     costs = None if table is None else table.coefficients
-    what = Replay(name=trace.name, trace=trace, policy=policy, seed=seed, costs=costs)
+    # A server that goes on remembers the prompts of replays before; a vLLM just started has none.
+    name = trace.name if isinstance(engine, StartedVllm) else f"{trace.name}-{time.time_ns()}"
+    what = Replay(name=name, trace=trace, policy=policy, seed=seed, costs=costs)
     return replay_live(what, engine)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from replay.cases import Case, read_plan
-from replay.live_engine import LiveEngine
+from replay.live_engine import LiveEngine, StartedVllm
 
 if TYPE_CHECKING:
     from sim.table import CostTable
@@ -68,7 +68,7 @@ def cli(
             raise click.UsageError("--model names what to measure: a model's name or folder")
         costs = None if measure_only and table is None else _load(table)
         cases = _cases(trace, plan, **case)
-        left = _measure(cases, out, LiveEngine(model, engine, gpus), costs, seed, began_s, stop_after)
+        left = _measure(cases, out, StartedVllm(model, engine, gpus), costs, seed, began_s, stop_after)
         if left:
             click.echo(f"{left} replays are left; give the same command again to go on", err=True)
     if not measure_only:

@@ -52,6 +52,10 @@ class ScriptedNvml:
             if key == "power_w":
                 self._powers.append((time_s, gpu, float(value)))
 
+    def say_now(self, gpu: int | str, **values: str | float) -> None:
+        """Append lines that hold from now on."""
+        self.say(time.monotonic() - self.zero_s, gpu, **values)
+
     def energy_j(self, gpu: int, from_s: float, to_s: float) -> float:
         """Return the integral of the scripted power."""
         mine = [(at_s, watts) for at_s, named, watts in self._powers if named in (gpu, ALL)]

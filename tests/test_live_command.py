@@ -159,8 +159,13 @@ def test_every_option_is_told_of(command: str, page: str) -> None:
     ("arguments", "message"),
     [
         (["--backend", "vllm"], "needs --model"),
-        (["--model", "toy"], "give --backend vllm"),
-        (["--gpu", "1"], "give --backend vllm"),
+        (["--backend", "vllm", "--model", "toy", "--url", "http://x"], "--url is of --backend openai"),
+        (["--model", "toy"], "--model is of a live engine"),
+        (["--gpu", "1"], "--gpu is of a live engine"),
+        (["--backend", "openai"], "needs --url"),
+        (["--backend", "openai", "--url", "http://x", "--engine", "max_num_seqs=4"], "server that runs"),
+        (["--backend", "openai", "--url", "http://x", "--table", "mine"], "tells nothing of"),
+        (["--backend", "openai", "--url", "x:80"], "--url takes http://HOST:PORT/v1, got 'x:80'"),
     ],
 )
 def test_options_of_a_live_engine_go_together(arguments: list[str], message: str, tmp_path: Path) -> None:
