@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.energy_counter import integrate_power_j, read_counter
+from backends.host_energy import between_j
 from backends.live import LiveReplay
 from backends.measured_split import shares_by_table, shares_by_tokens, split_energy
 from backends.nvml import MeterError
@@ -133,6 +134,8 @@ class Energy:
     power: Power = UNMETERED
     idle_w: float | None = None
     metering: Metering | None = None
+    cpu_j: float | None = None
+    dram_j: float | None = None
 
 
 def make_record(what: Replay, seen: Seen) -> Measured:
@@ -183,7 +186,8 @@ def _energy(what: Replay, seen: Seen, steps: NDArray[np.void] | None, makespan_s
     if steps is not None:
         shares = shares_by_tokens(steps) if what.costs is None else shares_by_table(steps, what.costs)
         split = split_energy(power, steps, idle_w, shares)
-    return Energy(split, power, idle_w, metering)
+    cpu_j, dram_j = (between_j(samples, kind, seen.zero_s, end_s) for kind in ("cpu_j", "dram_j"))
+    return Energy(split, power, idle_w, metering, cpu_j, dram_j)
 
 
 def _meta(what: Replay, seen: Seen, energy: Energy, makespan_s: float, outcomes: Outcomes) -> Meta:
@@ -217,6 +221,8 @@ def _meta(what: Replay, seen: Seen, energy: Energy, makespan_s: float, outcomes:
         out_of_range_fraction=None,
         energy_valid=False,
         notes=(*as_offered(trace, policy).notes, *_notes(what, seen, energy, outcomes)),
+        cpu_j=energy.cpu_j,
+        dram_j=energy.dram_j,
     )
 
 
@@ -235,9 +241,7 @@ def _notes(what: Replay, seen: Seen, energy: Energy, outcomes: Outcomes) -> list
     elif not seen.gpus.facts:
         notes.append("No GPU was metered, so there are latencies and no energy.")
     if "vocabulary" not in seen.facts:
-        notes.append(
-            f"The model's vocabulary is not known: prompts have ids below {SAFE_VOCABULARY:,}."
-        )
+        notes.append(f"The model's vocabulary is not known: prompts have ids below {SAFE_VOCABULARY:,}.")
     if seen.facts.get("random_weights"):
         notes.append("The model's weights were random; power depends a little on them.")
     if len(seen.samples):

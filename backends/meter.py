@@ -13,6 +13,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
+from backends.host_energy import NAN, HostEnergy
 from backends.nvml import Gpu, GpuContext, MeterError, open_gpus
 
 SAMPLE = np.dtype(
@@ -24,12 +25,15 @@ SAMPLE = np.dtype(
         ("clock_mhz", "f4"),
         ("temperature_c", "f4"),
         ("throttle_reasons", "u8"),
+        ("cpu_j", "f8"),
+        ("dram_j", "f8"),
     ]
 )
 """One reading of one GPU, as a row of the meter's file.
 
 Monotonic time after the counter was read, the GPU's place among those metered, counter, instantaneous power
-(NaN between its readings), and the context: clock, temperature, clock event reasons.
+(NaN between its readings), and the context: clock, temperature, clock event reasons. Last the host's energy
+since the meter began, of processors and memory: NaN between readings, and where it cannot be read.
 """
 
 PERIOD_S = 0.005
@@ -39,7 +43,7 @@ START_S = 30.0
 
 
 class Meter:
-    """Samples the energy counter every 5 ms, power every 20 ms, clocks every 200 ms, outside this process.
+    """Samples the energy counter every 5 ms, power every 20 ms, clocks and the host every 200 ms.
 
     Times are `time.monotonic()`, which all processes of a Linux host share.
     """
@@ -116,12 +120,16 @@ def sample_into(path: Path, gpu_indices: tuple[int, ...]) -> None:
     parent = os.getppid()
     with open_gpus(gpu_indices) as gpus, open(path, "ab", buffering=0) as out:
         due_s = time.monotonic()
-        contexts: list[GpuContext] = []
+        host, contexts = HostEnergy(), list[GpuContext]()
         for tick in itertools.count():
+            host_j = (NAN, NAN)
             if tick % CONTEXT_EVERY == 0:
                 contexts = [gpu.context() for gpu in gpus]
+                host_j = host.read()
             has_power = tick % POWER_EVERY == 0
-            rows = [_read(index, gpu, contexts[index], has_power) for index, gpu in enumerate(gpus)]
+            rows = [
+                (*_read(index, gpu, contexts[index], has_power), *host_j) for index, gpu in enumerate(gpus)
+            ]
             out.write(np.array(rows, dtype=SAMPLE).tobytes())
             due_s = max(due_s + PERIOD_S, time.monotonic())
             closed, _, _ = select.select([sys.stdin], [], [], max(due_s - time.monotonic(), 0.0))
@@ -132,7 +140,7 @@ def sample_into(path: Path, gpu_indices: tuple[int, ...]) -> None:
 def _read(index: int, gpu: Gpu, context: GpuContext, has_power: bool) -> tuple[float, ...]:
     energy_j = gpu.energy_j()
     now_s = time.monotonic()
-    power_w = gpu.power_w() if has_power else float("nan")
+    power_w = gpu.power_w() if has_power else NAN
     return (now_s, index, energy_j, power_w, *astuple(context))
 
 

@@ -26,6 +26,7 @@ class ScriptedMeter:
         self.dies_at_s = float("inf")
         self.falls_at_s = float("inf")
         self.power_factor = 1.0
+        self.cpu_w = float("nan")
         self.throttle_reasons = 0x4
 
     def samples(self, since_s: float) -> "np.ndarray[tuple[int], np.dtype[np.void]]":
@@ -51,6 +52,8 @@ class ScriptedMeter:
         rows["power_w"] = np.where(place % 4 == 0, watts, np.nan)
         rows["clock_mhz"], rows["temperature_c"] = 1500.0, 50.0
         rows["throttle_reasons"] = self.throttle_reasons
+        rows["cpu_j"] = np.where(place % 40 == 0, self.cpu_w * rows["time_s"], np.nan)
+        rows["dram_j"] = np.nan
         return rows[rows["time_s"] >= since_s]
 
     def energy_j(self, at_s: Floats) -> Floats:

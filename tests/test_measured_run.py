@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from scripted_meter import BUSY_W, IDLE_W, TICK_S, ScriptedMeter, StillWatch
 from standin_engine import StandInEngine
+from toy_table import toy_table
 from toy_trace import toy_trace
 from virtual_loop import VirtualLoop
 
@@ -234,6 +235,22 @@ def test_an_interrupt_keeps_what_was_measured(make_bench: MakeBench) -> None:
     assert not measured.run.meta.energy_valid
 
 
+@pytest.mark.parametrize(("source", "energy_source"), [("measured", "twin"), ("assumed", "assumed")])
+def test_a_twins_run_is_never_called_measured(make_bench: MakeBench, source: Any, energy_source: str) -> None:
+    bench = make_bench()
+    limits = np.array([99.0, 1024.0, 4e6, 2e8])  # both prefill steps hold 100 tokens
+    table = toy_table(source=source, limits=limits)
+    bench.rig = replace(bench.rig, twin=table, notes=("It was a twin.",))
+    meta = bench.measure(Replay("toy", TRACE, Immediate())).run.meta
+    assert (meta.kind, meta.energy_source) == ("twin", energy_source)
+    assert (meta.table, meta.table_source) == (table.name, table.measured_on)
+    assert meta.out_of_range_fraction == 2 / 8
+    assert any("guard 9: 25 % of the steps" in why for why in meta.invalid_reasons)
+    assert "It was a twin." in meta.notes
+    assert not any("random" in note for note in meta.notes)
+    assert any("by what the cost table says of each step" in note for note in meta.notes)
+
+
 def test_a_late_client_is_said(make_bench: MakeBench) -> None:
     bench = make_bench()
 
@@ -249,3 +266,24 @@ def test_a_late_client_is_said(make_bench: MakeBench) -> None:
 def test_an_empty_trace_is_refused(make_bench: MakeBench) -> None:
     with pytest.raises(ValueError, match="has no requests"):
         make_bench().measure(Replay("toy", toy_trace([]), Immediate()))
+
+
+def test_the_hosts_energy_is_kept_apart_from_the_gpus(make_bench: MakeBench) -> None:
+    bench = make_bench()
+    bench.meter.cpu_w = 50.0
+    measured = bench.measure(Replay("toy", TRACE, Immediate()))
+    meta = measured.run.meta
+    assert meta.cpu_j == pytest.approx(50.0 * 7.2)
+    assert meta.dram_j is None
+    assert meta.energy is not None
+    assert meta.energy.total_j == pytest.approx(840.0, abs=EDGE_J)
+
+
+def test_an_engine_that_tells_no_steps_has_a_total_and_no_split(make_bench: MakeBench) -> None:
+    bench = make_bench()
+    bench.rig = replace(bench.rig, steps_since=None)
+    measured = bench.measure(Replay("toy", TRACE, Immediate()))
+    assert measured.run.meta.energy is None
+    assert measured.run.total_energy_j == pytest.approx(840.0, abs=EDGE_J)
+    assert (measured.run.meta.energy_source, measured.run.meta.invalid_reasons) == ("nvml", ())
+    assert "steps" not in measured.attachments

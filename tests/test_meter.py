@@ -32,6 +32,14 @@ with Meter(Path(sys.argv[1]), (0,)):
         os._exit(1)
     time.sleep(60)
 """
+HOST = """
+import runpy, sys
+from pathlib import Path
+import backends.host_energy as host_energy
+counters, real = Path(sys.argv.pop()), host_energy.HostEnergy
+host_energy.HostEnergy = lambda: real(counters)
+runpy.run_module("backends.meter", run_name="__main__")
+"""
 
 
 def meter_until(meter: Meter, end_s: float) -> NDArray[np.void]:
@@ -197,3 +205,33 @@ def test_facts_are_what_nvml_says_and_none_where_it_does_not(nvml: ScriptedNvml)
         "mig=False, process_ids=(4711,))"
     )
     assert "power_limit_w=350.5, mig=True, process_ids=()" in second
+
+
+def test_samples_carry_the_hosts_energy_where_it_is_readable(nvml: ScriptedNvml, tmp_path: Path) -> None:
+    nvml.add_gpu(0, 100)
+    domain = tmp_path / "intel-rapl:0"
+    domain.mkdir()
+    (domain / "name").write_text("package-0\n")
+    (domain / "energy_uj").write_text("7000000\n")
+    command = [sys.executable, "-c", HOST, str(tmp_path / "meter.bin"), "0", str(tmp_path)]
+    meter = subprocess.Popen(command, env=nvml.environment, stdin=subprocess.PIPE)
+    assert meter.stdin is not None
+
+    def readings() -> "list[float]":
+        path = tmp_path / "meter.bin"
+        rows = np.fromfile(path, dtype=SAMPLE) if path.exists() else np.zeros(0, dtype=SAMPLE)
+        assert np.isnan(rows["dram_j"]).all()
+        return [joules for joules in rows["cpu_j"].tolist() if np.isfinite(joules)]
+
+    deadline_s = time.monotonic() + 20
+    while len(readings()) < 1 and time.monotonic() < deadline_s:
+        time.sleep(0.01)
+    (domain / "energy_uj.new").write_text("9500000\n")
+    (domain / "energy_uj.new").rename(domain / "energy_uj")
+    while 2.5 not in readings() and time.monotonic() < deadline_s:
+        time.sleep(0.01)
+    meter.stdin.close()
+    assert meter.wait(timeout=10) == 0
+    assert set(readings()) == {0.0, 2.5}
+    rows = np.fromfile(tmp_path / "meter.bin", dtype=SAMPLE)
+    assert 1 < len(readings()) < len(rows) / 20
