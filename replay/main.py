@@ -14,6 +14,7 @@ COMMANDS = {
     "validate": "replay.validate:cli",
     "calibrate": "replay.calibrate:cli",
     "tables": "replay.tables:cli",
+    "doctor": "replay.doctor:cli",
 }
 
 
