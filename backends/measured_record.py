@@ -24,7 +24,8 @@ from sim.metering import Metering
 from sim.policy import Policy
 from sim.registry import name_of, options_of
 from sim.step_cost import Coefficients
-from traces.record import EnergySplit, Meta, Outcomes, Power, Run
+from sim.table import CostTable
+from traces.record import EnergySource, EnergySplit, Meta, Outcomes, Power, Run
 from traces.trace import Floats, Trace
 
 LAG_LIMIT_S = 0.005
@@ -90,6 +91,7 @@ class Seen:
         steps: The step log since time 0, None if the engine tells nothing of its steps.
         gpus: The metered GPUs, none if nothing is metered.
         notes: What the user should know of the engine.
+        twin: The cost table that pretended to be the GPUs, None where they are real.
     """
 
     live: LiveReplay
@@ -102,6 +104,7 @@ class Seen:
     steps: NDArray[np.void] | None
     gpus: Watch
     notes: tuple[str, ...] = ()
+    twin: CostTable | None = None
 
     @property
     def zero_s(self) -> float:
@@ -184,20 +187,21 @@ def _energy(what: Replay, seen: Seen, steps: NDArray[np.void] | None, makespan_s
     )
     split = None
     if steps is not None:
-        shares = shares_by_tokens(steps) if what.costs is None else shares_by_table(steps, what.costs)
+        costs = _costs(what, seen)
+        shares = shares_by_tokens(steps) if costs is None else shares_by_table(steps, costs)
         split = split_energy(power, steps, idle_w, shares)
     cpu_j, dram_j = (between_j(samples, kind, seen.zero_s, end_s) for kind in ("cpu_j", "dram_j"))
     return Energy(split, power, idle_w, metering, cpu_j, dram_j)
 
 
 def _meta(what: Replay, seen: Seen, energy: Energy, makespan_s: float, outcomes: Outcomes) -> Meta:
-    trace, policy, gpus = what.trace, what.policy, seen.gpus
+    trace, policy, gpus, twin = what.trace, what.policy, seen.gpus, seen.twin
     limits_w = [fact.power_limit_w for fact in gpus.facts if fact.power_limit_w is not None]
     return Meta(
         run_id=re.sub(
             r"[^\w.-]+", "-", f"{trace.name}-{name_of(policy)}-{seen.started_at:%Y%m%dT%H%M%SZ}-live"
         ),
-        kind="measured",
+        kind="measured" if twin is None else "twin",
         started_at=seen.started_at.isoformat(timespec="seconds"),
         trace_name=trace.name,
         trace_sha256=trace.sha256,
@@ -207,8 +211,8 @@ def _meta(what: Replay, seen: Seen, energy: Energy, makespan_s: float, outcomes:
         policy=what.policy_name or name_of(policy),
         policy_options=options_of(policy),
         engine_options={name: value for name, value in seen.facts.items() if name not in VERSIONS},
-        table=None,
-        table_source=None,
+        table=None if twin is None else twin.name,
+        table_source=None if twin is None else twin.measured_on,
         gpu=gpus.facts[0].name if gpus.facts else None,
         gpus=len(gpus.facts),
         power_limit_w=min(limits_w) if limits_w else None,
@@ -217,13 +221,35 @@ def _meta(what: Replay, seen: Seen, energy: Energy, makespan_s: float, outcomes:
         seed=what.seed,
         makespan_s=makespan_s,
         energy=energy.split,
-        energy_source="none" if energy.metering is None else "nvml",
-        out_of_range_fraction=None,
+        energy_source=_source(seen, energy),
+        out_of_range_fraction=_outside_fraction(seen),
         energy_valid=False,
         notes=(*as_offered(trace, policy).notes, *_notes(what, seen, energy, outcomes)),
         cpu_j=energy.cpu_j,
         dram_j=energy.dram_j,
     )
+
+
+def _costs(what: Replay, seen: Seen) -> Coefficients | None:
+    """Return what shares the steps' energy, on a twin the table that it has its energy from."""
+    return what.costs if seen.twin is None else seen.twin.coefficients
+
+
+def _source(seen: Seen, energy: Energy) -> EnergySource:
+    if energy.metering is None:
+        return "none"
+    if seen.twin is None:
+        return "nvml"
+    return "twin" if seen.twin.source == "measured" else "assumed"
+
+
+def _outside_fraction(seen: Seen) -> float | None:
+    """Return the fraction of a twin's steps that lie outside what its table measured."""
+    if seen.twin is None or seen.steps is None or not len(seen.steps):
+        return None
+    held = [seen.steps[name] for name in ("prefill_tokens", "decode_seqs", "kv_tokens", "prefill_pairs")]
+    too_much = np.stack(held, axis=1) > seen.twin.coefficients.limits
+    return float(np.mean(too_much.any(axis=1)))
 
 
 def _notes(what: Replay, seen: Seen, energy: Energy, outcomes: Outcomes) -> list[str]:
@@ -234,18 +260,18 @@ def _notes(what: Replay, seen: Seen, energy: Energy, outcomes: Outcomes) -> list
         notes.append(f"Requests were sent late: {1e3 * late_s:.3g} ms after they were due at p99.")
     if energy.split is not None:
         by_tokens = "the steps' time, and their prefill tokens and decoding sequences"
-        by = by_tokens if what.costs is None else "what the cost table says of each step"
-        notes.append(f"The measured total is split into prefill, decode and idle by {by}.")
+        by = by_tokens if _costs(what, seen) is None else "what the cost table says of each step"
+        notes.append(f"The total is split into prefill, decode and idle by {by}.")
     elif energy.metering is not None:
         notes.append("The server tells nothing of its steps, so the measured total is not split.")
     elif not seen.gpus.facts:
         notes.append("No GPU was metered, so there are latencies and no energy.")
     if "vocabulary" not in seen.facts:
         notes.append(f"The model's vocabulary is not known: prompts have ids below {SAFE_VOCABULARY:,}.")
-    if seen.facts.get("random_weights"):
+    if seen.facts.get("random_weights") and seen.twin is None:
         notes.append("The model's weights were random; power depends a little on them.")
-    if len(seen.samples):
-        celsius = seen.samples["temperature_c"]
+    celsius = seen.samples["temperature_c"]
+    if np.isfinite(celsius).any():
         notes.append(f"The GPU was at {np.nanmin(celsius):.0f} to {np.nanmax(celsius):.0f} °C.")
     return notes
 

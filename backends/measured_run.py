@@ -68,6 +68,7 @@ async def measure_replay(what: Replay, rig: Rig, progress: Callable[[int], None]
         steps=None if rig.steps_since is None else rig.steps_since(live.zero_s),
         gpus=rig.gpus,
         notes=rig.notes,
+        twin=rig.twin,
     )
     return make_record(what, seen)
 

@@ -6,15 +6,17 @@ import select
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import astuple
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from backends.host_energy import NAN, HostEnergy
-from backends.nvml import Gpu, GpuContext, MeterError, open_gpus
+from backends.nvml import GpuContext, MeterError, open_gpus
 
 SAMPLE = np.dtype(
     [
@@ -42,23 +44,42 @@ CONTEXT_EVERY = 40
 START_S = 30.0
 
 
+class MeteredGpu(Protocol):
+    """What the meter reads: a GPU through NVML, or a pretend one."""
+
+    def energy_j(self) -> float:
+        """Return the energy counter, joules since an arbitrary time; it ticks about every 100 ms."""
+        ...
+
+    def power_w(self) -> float:
+        """Return the instantaneous power, watts."""
+        ...
+
+    def context(self) -> GpuContext:
+        """Return clock, temperature and throttle reasons."""
+        ...
+
+
 class Meter:
     """Samples the energy counter every 5 ms, power every 20 ms, clocks and the host every 200 ms.
 
     Times are `time.monotonic()`, which all processes of a Linux host share.
     """
 
-    def __init__(self, path: Path, gpus: tuple[int, ...]) -> None:
-        """Prepare to write samples of the GPUs with these NVML indices to `path`."""
+    def __init__(self, path: Path, gpus: tuple[int, ...], twin: Path | None = None) -> None:
+        """Prepare to write samples of the GPUs with these NVML indices to `path`.
+
+        With `twin`, the folder of a twin (`backends.twin`), they are its pretend GPUs.
+        """
         self._path = path
-        self._gpus = gpus
+        self._arguments = [str(path), ",".join(map(str, gpus)), *([] if twin is None else [str(twin)])]
         self._process: subprocess.Popen[bytes] | None = None
         self._errors: IO[bytes] | None = None
 
     def __enter__(self) -> "Meter":
         self._path.write_bytes(b"")
         self._errors = open(self._path.with_suffix(".errors"), "wb")
-        command = [sys.executable, "-m", "backends.meter", str(self._path), ",".join(map(str, self._gpus))]
+        command = [sys.executable, "-m", "backends.meter", *self._arguments]
         root = str(Path(__file__).resolve().parents[1])
         paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
@@ -115,10 +136,10 @@ class Meter:
         return words[-1] if words else "it said nothing"
 
 
-def sample_into(path: Path, gpu_indices: tuple[int, ...]) -> None:
+def sample_into(path: Path, opened: AbstractContextManager[Sequence[MeteredGpu]]) -> None:
     """Append samples to `path` until standard input closes, or whoever started this process has ended."""
     parent = os.getppid()
-    with open_gpus(gpu_indices) as gpus, open(path, "ab", buffering=0) as out:
+    with opened as gpus, open(path, "ab", buffering=0) as out:
         due_s = time.monotonic()
         host, contexts = HostEnergy(), list[GpuContext]()
         for tick in itertools.count():
@@ -137,7 +158,7 @@ def sample_into(path: Path, gpu_indices: tuple[int, ...]) -> None:
                 return
 
 
-def _read(index: int, gpu: Gpu, context: GpuContext, has_power: bool) -> tuple[float, ...]:
+def _read(index: int, gpu: MeteredGpu, context: GpuContext, has_power: bool) -> tuple[float, ...]:
     energy_j = gpu.energy_j()
     now_s = time.monotonic()
     power_w = gpu.power_w() if has_power else NAN
@@ -145,7 +166,13 @@ def _read(index: int, gpu: Gpu, context: GpuContext, has_power: bool) -> tuple[f
 
 
 if __name__ == "__main__":
+    indices, twin = tuple(int(index) for index in sys.argv[2].split(",")), sys.argv[3:]
     try:
-        sample_into(Path(sys.argv[1]), tuple(int(index) for index in sys.argv[2].split(",")))
+        if twin:
+            from backends.twin_counter import open_twin
+
+            sample_into(Path(sys.argv[1]), open_twin(Path(twin[0]), len(indices)))
+        else:
+            sample_into(Path(sys.argv[1]), open_gpus(indices))
     except MeterError as failure:
         sys.exit(str(failure))

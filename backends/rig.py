@@ -18,6 +18,7 @@ from backends.prompted_engine import TokenEngine
 from backends.prompts import SAFE_VOCABULARY, TokenDrawer
 from backends.step_log import read_steps
 from backends.vllm_engine import VllmEngine
+from sim.table import CostTable
 
 WARM_UPS = ((500, 32), (3000, 8))
 """Prompt and output tokens of the requests before the first replay, WARM_UP_WIDTH of each together."""
@@ -61,6 +62,7 @@ class Rig:
         gpus: The metered GPUs.
         meter_file: Where the meter's samples are, should it die.
         notes: What the user should know of the engine.
+        twin: The cost table that pretends to be the GPUs, None where they are real.
     """
 
     engine: TokenEngine
@@ -69,6 +71,7 @@ class Rig:
     gpus: Watch
     meter_file: Path
     notes: tuple[str, ...] = ()
+    twin: CostTable | None = None
 
     def last_samples(self, since_s: float) -> NDArray[np.void]:
         """Return the samples from `since_s` on that a dead meter has left behind, perhaps none."""
