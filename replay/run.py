@@ -74,12 +74,12 @@ def cli(
     """
     from dataclasses import replace
 
+    from replay.keep import keep_run
     from replay.printing import summary_json, summary_text
     from sim.registry import make_policy
     from sim.settings import split_pair
     from sim.summary import summarize
     from sim.table_files import DEFAULT, load_table
-    from traces.record_files import write_run
 
     live = {"simulate": _no_engine, "vllm": _vllm, "openai": _server}[backend](
         engine, {"--model": model, "--url": url, "--vocabulary": vocabulary, "--gpu": gpus, "--table": table}
@@ -98,8 +98,7 @@ def cli(
         measured = _measure(_read(trace, given), chosen, live, costs, seed)
         run, attachments, interrupted = measured.run, measured.attachments, measured.ending.is_interrupted
     run = replace(run, meta=replace(run.meta, policy=policy, trace_options=given))
-    directory = out or _free_directory(RUNS, run.meta.run_id)
-    write_run(run, directory, attachments=attachments)
+    directory = keep_run(run, out or _free_directory(RUNS, run.meta.run_id), attachments)
     for note in run.meta.notes:
         click.echo(f"note: {note}", err=True)
     summary = summarize(run)
