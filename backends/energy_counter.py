@@ -35,6 +35,20 @@ class EnergyCounter:
         ends_j = np.interp([from_s, to_s], self.time_s, self.energy_j)
         return float(ends_j[1] - ends_j[0])
 
+    def mean_w(self, from_s: float, to_s: float) -> float:
+        """Return the mean power between the first and the last tick from `from_s` to `to_s`.
+
+        What happened just outside has no part in it, as it would have in a tick cut at an edge.
+
+        Raises:
+            ValueError: There are no two ticks.
+        """
+        inside = np.flatnonzero((self.time_s >= from_s) & (self.time_s <= to_s))
+        if len(inside) < 2:
+            raise ValueError(f"the energy counter did not tick twice from {from_s:.3f} to {to_s:.3f} s")
+        first, last = inside[0], inside[-1]
+        return float((self.energy_j[last] - self.energy_j[first]) / (self.time_s[last] - self.time_s[first]))
+
     def power(self, end_s: float) -> Power:
         """Return the energy since time 0 at time 0, at the ticks after it and at `end_s`.
 

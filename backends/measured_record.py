@@ -172,8 +172,7 @@ def _energy(what: Replay, seen: Seen, steps: NDArray[np.void] | None, makespan_s
     samples = seen.samples
     counter = read_counter(samples, seen.zero_s)
     power = counter.power(makespan_s)
-    idle_from_s = max(seen.idle_from_s - seen.zero_s, float(counter.time_s[0]))
-    idle_w = counter.between_j(idle_from_s, 0.0) / -idle_from_s
+    idle_w = counter.mean_w(seen.idle_from_s - seen.zero_s, 0.0)
     end_s = seen.zero_s + makespan_s
     inside = samples[(samples["time_s"] >= seen.zero_s) & (samples["time_s"] <= end_s)]
     metering = Metering(

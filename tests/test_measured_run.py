@@ -158,6 +158,17 @@ def test_two_replays_on_one_engine_have_each_their_own_energy(make_bench: MakeBe
     assert run.meta.energy_valid
 
 
+def test_idle_power_has_nothing_of_the_steps_just_before_and_after(make_bench: MakeBench) -> None:
+    bench = make_bench()
+
+    async def at_once() -> Measured:
+        await asyncio.sleep(0.13)  # so that no tick begins with the idle, or with time 0
+        await warm_up(bench.engine, 0)
+        return await measure_replay(Replay("toy", toy_trace([0.0, 6.0]), Immediate()), bench.rig)
+
+    assert bench.run(at_once).run.meta.idle_w == pytest.approx(IDLE_W)
+
+
 def test_requests_that_fail_are_counted_as_failed_and_said(make_bench: MakeBench) -> None:
     run = make_bench(fail_after=4).measure(Replay("toy", TRACE, Immediate())).run
     assert run.outcomes.status.tolist() == [SERVED, FAILED]
