@@ -100,18 +100,35 @@ class ServerWatch:
         return frozenset(pid for fact in _facts(self._metered) for pid in fact.process_ids)
 
 
-def engine_gpus(options: Mapping[str, Any], environment: Mapping[str, str]) -> tuple[int, ...]:
+def free_gpus(metered: tuple[int, ...], engine: tuple[int, ...]) -> GpuWatch:
+    """Return a watch of GPUs on which nobody computes yet.
+
+    Raises:
+        MeterError: NVML does not start or has no such GPU.
+        ValueError: MIG is on, or somebody computes on a metered GPU.
+    """
+    watch = GpuWatch(metered, engine)
+    busy = watch.foreign_process_ids()
+    if busy:
+        raise ValueError(f"process {busy[0]} computes on the GPU; its energy would be counted too")
+    return watch
+
+
+def engine_gpus(
+    options: Mapping[str, Any], environment: Mapping[str, str], replicas: int = 1
+) -> tuple[int, ...]:
     """Return the NVML indices of the GPUs that vLLM takes: the first visible ones.
 
     Args:
-        options: vLLM engine options.
+        options: vLLM engine options, of each replica.
         environment: Where CUDA_VISIBLE_DEVICES may stand.
+        replicas: How many engines, each on GPUs of its own.
 
     Raises:
         MeterError: NVML does not start.
         ValueError: Fewer GPUs are visible than the options need.
     """
-    count = 1
+    count = replicas
     for name in ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"):
         count *= int(options.get(name, 1))
     visible = environment.get("CUDA_VISIBLE_DEVICES")
@@ -122,7 +139,8 @@ def engine_gpus(options: Mapping[str, Any], environment: Mapping[str, str]) -> t
     else:
         found = [_index(name.strip(), uuids) for name in visible.split(",") if name.strip()]
     if len(found) < count:
-        raise ValueError(f"the engine needs {count} GPUs, {len(found)} are visible; see CUDA_VISIBLE_DEVICES")
+        needs = "the engine needs" if replicas == 1 else f"{replicas} replicas need"
+        raise ValueError(f"{needs} {count} GPUs, {len(found)} are visible; see CUDA_VISIBLE_DEVICES")
     return tuple(found[:count])
 
 

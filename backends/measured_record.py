@@ -3,7 +3,7 @@
 import platform
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -92,6 +92,7 @@ class Seen:
         gpus: The metered GPUs, none if nothing is metered.
         notes: What the user should know of the engine.
         twin: The cost table that pretended to be the GPUs, None where they are real.
+        replica: Which replica each request was sent to, by row; None where there is but one.
     """
 
     live: LiveReplay
@@ -105,6 +106,7 @@ class Seen:
     gpus: Watch
     notes: tuple[str, ...] = ()
     twin: CostTable | None = None
+    replica: list[int | None] | None = None
 
     @property
     def zero_s(self) -> float:
@@ -160,7 +162,7 @@ def make_record(what: Replay, seen: Seen) -> Measured:
     run = Run(_meta(what, seen, energy, makespan_s, outcomes), outcomes, energy.power)
     reasons = (*reasons, *check(run, energy.metering))
     run = replace(run, meta=replace(run.meta, energy_valid=not reasons, invalid_reasons=reasons))
-    attachments = {"sends": _sends(outcomes, seen.live)}
+    attachments = {"sends": _sends(outcomes, seen)}
     if steps is not None:
         attachments["steps"] = _columns(steps)
     if seen.gpus.facts:
@@ -184,11 +186,7 @@ def _energy(what: Replay, seen: Seen, steps: NDArray[np.void] | None, makespan_s
         throttle_reasons=int(np.bitwise_or.reduce(inside["throttle_reasons"], initial=0)),
         window_s=makespan_s,
     )
-    split = None
-    if steps is not None:
-        costs = _costs(what, seen)
-        shares = shares_by_tokens(steps) if costs is None else shares_by_table(steps, costs)
-        split = split_energy(power, steps, idle_w, shares)
+    split = None if steps is None else _split(what, seen, steps, makespan_s)
     cpu_j, dram_j = (between_j(samples, kind, seen.zero_s, end_s) for kind in ("cpu_j", "dram_j"))
     return Energy(split, power, idle_w, metering, cpu_j, dram_j)
 
@@ -227,6 +225,20 @@ def _meta(what: Replay, seen: Seen, energy: Energy, makespan_s: float, outcomes:
         cpu_j=energy.cpu_j,
         dram_j=energy.dram_j,
     )
+
+
+def _split(what: Replay, seen: Seen, steps: NDArray[np.void], makespan_s: float) -> EnergySplit:
+    """Return the sum of what each replica's GPUs took, each divided among that replica's steps."""
+    replicas, costs = int(seen.facts.get("replicas", 1)), _costs(what, seen)
+    gpus_each = len(seen.gpus.facts) // replicas
+    parts = []
+    for replica in range(replicas):
+        own = steps if replicas == 1 else steps[steps["replica"] == replica]
+        counter = read_counter(seen.samples[seen.samples["gpu"] // gpus_each == replica], seen.zero_s)
+        idle_w = counter.mean_w(seen.idle_from_s - seen.zero_s, 0.0)
+        shares = shares_by_tokens(own) if costs is None else shares_by_table(own, costs)
+        parts.append(split_energy(counter.power(makespan_s), own, idle_w, shares))
+    return EnergySplit(*(sum(part) for part in zip(*map(astuple, parts), strict=True)))
 
 
 def _costs(what: Replay, seen: Seen) -> Coefficients | None:
@@ -281,9 +293,10 @@ def _lag_s(outcomes: Outcomes, live: LiveReplay) -> Floats:
     return lag_s[np.isfinite(lag_s)]
 
 
-def _sends(outcomes: Outcomes, live: LiveReplay) -> dict[str, Any]:
+def _sends(outcomes: Outcomes, seen: Seen) -> dict[str, Any]:
+    live = seen.live
     failures = [live.failures.get(row) for row in range(len(outcomes))]
-    return {
+    columns = {
         "request_id": outcomes.request_id,
         "due_s": outcomes.arrival_s,
         "arrived_s": live.arrived_s,
@@ -292,6 +305,7 @@ def _sends(outcomes: Outcomes, live: LiveReplay) -> dict[str, Any]:
         "lag_s": (live.arrived_s - outcomes.arrival_s) + (live.sent_s - outcomes.released_s),
         "failure": np.array(failures, dtype=object),
     }
+    return columns if seen.replica is None else {**columns, "replica": seen.replica}
 
 
 def _relative(rows: NDArray[np.void], times: tuple[str, ...], zero_s: float) -> NDArray[np.void]:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from backends.live import LiveReplay
 from backends.measured_record import Ending, Measured, Replay, Seen, make_record
 from backends.nvml import MeterError
-from backends.prompted_engine import FAILURES_IN_A_ROW, PromptedEngine
+from backends.prompted_engine import FAILURES_IN_A_ROW, PromptedEngine, id_of
 from backends.prompts import SAFE_VOCABULARY, make_prompts
 from backends.rig import Rig
 
@@ -69,8 +69,15 @@ async def measure_replay(what: Replay, rig: Rig, progress: Callable[[int], None]
         gpus=rig.gpus,
         notes=rig.notes,
         twin=rig.twin,
+        replica=_replicas(what, rig),
     )
     return make_record(what, seen)
+
+
+def _replicas(what: Replay, rig: Rig) -> list[int | None] | None:
+    if rig.replica_of is None:
+        return None
+    return [rig.replica_of(id_of(what.name, row)) for row in range(len(what.trace))]
 
 
 async def _idle_and_replay(live: LiveReplay, engine: PromptedEngine) -> Ending:

@@ -63,9 +63,17 @@ def split_by_table(run: Run, steps: Mapping[str, Any], costs: Coefficients) -> R
         run: A measured run; one that was not metered is returned as it is.
         steps: The columns of its `steps` table.
         costs: The cost table's numbers.
+
+    Raises:
+        ValueError: The steps are those of several replicas, whose energies the record does not tell apart.
     """
     if run.meta.energy is None or run.meta.idle_w is None:
         return run
+    if "replica" in steps:
+        raise ValueError(
+            f"{run.meta.run_id}: has several replicas, whose energy is divided while it is measured; "
+            f"give --table to the replay, not here"
+        )
     rows = np.zeros(len(steps["done_s"]), dtype=STEP)
     for name in STEP.names or ():
         rows[name] = steps[name]

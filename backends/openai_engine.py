@@ -1,7 +1,7 @@
 """A server that speaks OpenAI completions with streaming, such as `vllm serve`, with lengths pinned.
 
-By aiohttp: the client's work is part of the latency measured, and aiohttp needs a quarter of httpx's processor
-time for each delivery (42 and 176 µs, 300 streams open).
+By aiohttp: the client's work is part of the latency measured, and aiohttp needs a quarter of httpx's
+processor time for each delivery (42 and 176 µs, 300 streams open).
 """
 
 import json

@@ -25,6 +25,11 @@ class TokenEngine(Protocol):
         ...
 
 
+def id_of(name: str, row: int) -> str:
+    """Return the engine's id of request `row` of the replay `name`."""
+    return f"{name}-{row}"
+
+
 class PromptedEngine:
     """Serves requests by their prompts.
 
@@ -48,7 +53,7 @@ class PromptedEngine:
 
     async def generate(self, request: Request) -> AsyncIterator[int]:
         """Serve `request`, yielding the number of new tokens at each delivery."""
-        request_id, prompt = f"{self._name}-{request.id}", self._prompts[request.id]
+        request_id, prompt = id_of(self._name, request.id), self._prompts[request.id]
         try:
             async for tokens in self._engine.generate(request_id, prompt, request.output_tokens):
                 self._failures = 0

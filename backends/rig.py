@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.gpu_watch import GpuWatch, engine_gpus
+from backends.gpu_watch import engine_gpus, free_gpus
 from backends.meter import SAMPLE, Meter
 from backends.nvml import GpuFacts
 from backends.prompted_engine import TokenEngine
@@ -63,6 +63,7 @@ class Rig:
         meter_file: Where the meter's samples are, should it die.
         notes: What the user should know of the engine.
         twin: The cost table that pretends to be the GPUs, None where they are real.
+        replica_of: Returns which replica a request of that id was sent to; None where there is but one.
     """
 
     engine: TokenEngine
@@ -72,6 +73,7 @@ class Rig:
     meter_file: Path
     notes: tuple[str, ...] = ()
     twin: CostTable | None = None
+    replica_of: Callable[[str], int | None] | None = None
 
     def last_samples(self, since_s: float) -> NDArray[np.void]:
         """Return the samples from `since_s` on that a dead meter has left behind, perhaps none."""
@@ -101,10 +103,7 @@ async def vllm_rig(
     """
     os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")  # standard output is for results
     used = engine_gpus(options, os.environ)
-    watch = GpuWatch(gpus or used, used)
-    busy = watch.foreign_process_ids()
-    if busy:
-        raise ValueError(f"process {busy[0]} computes on the GPU; its energy would be counted too")
+    watch = free_gpus(gpus or used, used)
     step_log = folder / "steps.bin"
     step_log.write_bytes(b"")
     engine = VllmEngine(model, options, step_log)

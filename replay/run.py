@@ -18,11 +18,14 @@ if TYPE_CHECKING:
 
 POLICY_HELP = "Name of a policy, or FILE.py:CLASS."
 RUNS = Path("runs")
+ROUTER = "round-robin"
 TABLE_HELP = "Cost table, by name or as a file; `replay tables` lists those that ship."
 BACKEND_HELP = "Where requests are served: in simulation, by a vLLM started here, or by a running server."
 MODEL_HELP = "Of a live engine: model name or folder; for vllm, config.json alone runs on random weights."
-URL_HELP = "Of --backend openai: where the server's API begins, http://HOST:PORT/v1."
+URL_HELP = "Of --backend openai: where the server's API begins, http://HOST:PORT/v1; repeated for replicas."
 VOCABULARY_HELP = "Of --backend openai: prompts' token ids are below N.  [default: as --model's folder says]"
+REPLICAS_HELP = "Of --backend vllm: engines behind the policy, each on GPUs of its own."
+ROUTER_HELP = "Which of several replicas a request goes to.  [default: round-robin]"
 GPU_HELP = "Of a live engine: NVML index to meter; repeatable.  [default: those that vLLM uses; none]"
 OUT_HELP = "Folder for the run's record; it must not exist.  [default: runs/TRACE-POLICY-TIME]"
 
@@ -41,9 +44,11 @@ OUT_HELP = "Folder for the run's record; it must not exist.  [default: runs/TRAC
     help=BACKEND_HELP,
 )
 @click.option("--model", metavar="DIR|NAME", help=MODEL_HELP)
-@click.option("--url", metavar="URL", help=URL_HELP)
+@click.option("--url", "urls", multiple=True, metavar="URL", help=URL_HELP)
 @click.option("--vocabulary", type=int, metavar="N", help=VOCABULARY_HELP)
 @click.option("--gpu", "gpus", multiple=True, type=int, metavar="N", help=GPU_HELP)
+@click.option("--replicas", type=click.IntRange(min=1), default=1, show_default=True, help=REPLICAS_HELP)
+@click.option("--router", type=click.Choice(["round-robin", "least-loaded"]), help=ROUTER_HELP)
 @click.option("--stretch", type=float, metavar="F", help="Multiply arrival times: 0.5 is twice as fast.")
 @click.option("--limit", type=int, metavar="N", help="Keep the first N requests.")
 @click.option("--from-s", type=float, metavar="A", help="Leave out what arrives before; A becomes time 0.")
@@ -59,9 +64,11 @@ def cli(
     engine: tuple[str, ...],
     backend: str,
     model: str | None,
-    url: str | None,
+    urls: tuple[str, ...],
     vocabulary: int | None,
     gpus: tuple[int, ...],
+    replicas: int,
+    router: str | None,
     out: Path | None,
     seed: int,
     as_json: bool,
@@ -82,7 +89,16 @@ def cli(
     from sim.table_files import DEFAULT, load_table
 
     live = {"simulate": _no_engine, "vllm": _vllm, "openai": _server}[backend](
-        engine, {"--model": model, "--url": url, "--vocabulary": vocabulary, "--gpu": gpus, "--table": table}
+        engine,
+        {
+            "--model": model,
+            "--url": urls,
+            "--vocabulary": vocabulary,
+            "--gpu": gpus,
+            "--table": table,
+            "--replicas": None if replicas == 1 else replicas,
+            "--router": router,
+        },
     )
     _ensure_writable(out)
     chosen = make_policy(policy, dict(split_pair(pair, "--set") for pair in settings), seed)
@@ -112,7 +128,8 @@ def cli(
 
 
 def _no_engine(_: tuple[str, ...], given: dict[str, Any]) -> None:
-    _refuse(given, ("--model", "--url", "--vocabulary", "--gpu"), "is of a live engine: give --backend, too")
+    of_engines = ("--model", "--url", "--vocabulary", "--gpu", "--replicas", "--router")
+    _refuse(given, of_engines, "is of a live engine: give --backend, too")
 
 
 def _vllm(options: tuple[str, ...], given: dict[str, Any]) -> "LiveEngine":
@@ -121,7 +138,11 @@ def _vllm(options: tuple[str, ...], given: dict[str, Any]) -> "LiveEngine":
     _refuse(given, ("--url", "--vocabulary"), "is of --backend openai")
     if given["--model"] is None:
         raise click.UsageError("--backend vllm needs --model: a model's name or folder")
-    return StartedVllm(given["--model"], options, given["--gpu"])
+    if given["--replicas"] is None:
+        _refuse(given, ("--router",), "chooses among --replicas; leave it out")
+        return StartedVllm(given["--model"], options, given["--gpu"])
+    _refuse(given, ("--gpu",), "would meter other GPUs than the replicas'; leave it out")
+    return StartedVllm(given["--model"], options, (), given["--replicas"], given["--router"] or ROUTER)
 
 
 def _server(options: tuple[str, ...], given: dict[str, Any]) -> "LiveEngine":
@@ -129,9 +150,13 @@ def _server(options: tuple[str, ...], given: dict[str, Any]) -> "LiveEngine":
 
     _refuse({"--engine": options}, ("--engine",), "cannot change a server that runs; leave it out")
     _refuse(given, ("--table",), "divides the energy of steps, which a server tells nothing of; leave it out")
-    if given["--url"] is None:
+    _refuse(given, ("--replicas",), "starts engines; give --url once a replica instead")
+    if not given["--url"]:
         raise click.UsageError("--backend openai needs --url: where the server's API begins")
-    return RunningServer(given["--url"], given["--model"], given["--vocabulary"], given["--gpu"])
+    if len(given["--url"]) == 1:
+        _refuse(given, ("--router",), "chooses among several --url; leave it out")
+    router = given["--router"] or ROUTER
+    return RunningServer(given["--url"], given["--model"], given["--vocabulary"], given["--gpu"], router)
 
 
 def _refuse(given: dict[str, Any], names: tuple[str, ...], reason: str) -> None:
@@ -144,12 +169,12 @@ def _measure(
     trace: "Trace", policy: "Policy", engine: "LiveEngine", table: "CostTable | None", seed: int
 ) -> "Measured":
     from backends.measured_record import Replay
-    from replay.live_engine import StartedVllm
+    from replay.live_engine import RunningServer
     from replay.live_run import replay_live
 
     costs = None if table is None else table.coefficients
     # A server that goes on remembers the prompts of replays before; a vLLM just started has none.
-    name = trace.name if isinstance(engine, StartedVllm) else f"{trace.name}-{time.time_ns()}"
+    name = f"{trace.name}-{time.time_ns()}" if isinstance(engine, RunningServer) else trace.name
     what = Replay(name=name, trace=trace, policy=policy, seed=seed, costs=costs)
     return replay_live(what, engine)
 
