@@ -1,6 +1,6 @@
 """The grid: which loads a calibration measures, and in which order."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import astuple, dataclass, replace
 from math import exp
 from statistics import NormalDist
@@ -19,9 +19,9 @@ class Point:
     Attributes:
         kind: `idle` (loaded, no work), `decode` (a batch that only decodes, contexts equal), `ragged` (the
             same, contexts unequal), `prefill` (a stream of prompts, one output token each), `mixed` (decode
-            and prefill; with a `gap_s`, contexts are unequal and prompts come at random times), `trickle` (one
-            request after the other, with a pause), `burst` (pauses and short prefill streams in turn), `open`
-            (prompts of random lengths at random times).
+            and prefill; with a `gap_s`, contexts are unequal and prompts come at random times), `trickle`
+            (one request after the other, with a pause), `burst` (pauses and short prefill streams in turn),
+            `open` (prompts of random lengths at random times).
         batch: Decoding sequences.
         context_tokens: Tokens before: of each decoding sequence (ragged: their mean), or before each chunk.
         chunk_tokens: Fresh prompt tokens of each streamed request (open: their median).
@@ -217,8 +217,13 @@ QUICK = (
 
 def loads(limits: Limits, grid: GridName) -> Iterator[Point]:
     """Yield each load of the grid that the engine can hold, once."""
-    grids = {"full": _full, "standard": _standard, "card": lambda _: CARD_LOADS, "quick": lambda _: QUICK}
-    candidates = grids[grid](limits)
+    grids: dict[GridName, Iterable[Point]] = {
+        "full": _full(limits),
+        "standard": _standard(limits),
+        "card": CARD_LOADS,
+        "quick": QUICK,
+    }
+    candidates = grids[grid]
     for point in candidates:
         kv_tokens = point.batch * (point.context_tokens + 512) + 2 * point.streams * point.chunk_tokens
         raggedness = 8 if point.kind in ("ragged", "open") or point.gap_s else 1

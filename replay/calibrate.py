@@ -37,7 +37,9 @@ def parse_engine_options(pairs: tuple[str, ...]) -> dict[str, Any]:
 @click.option("--model", help="Model name or folder; config.json alone runs on random weights.")
 @click.option("--out", "out", required=True, type=click.Path(path_type=Path), help="Folder of the new table.")
 @click.option("--engine", "engine", multiple=True, metavar="K=V", help="vLLM engine option; may be repeated.")
-@click.option("--grid", type=click.Choice(["full", "standard", "card", "quick"]), default="full", show_default=True)
+@click.option(
+    "--grid", type=click.Choice(["full", "standard", "card", "quick"]), default="full", show_default=True
+)
 @click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True)
 @click.option("--hold-s", type=HOLD, default=1.5, show_default=True, help="Length of a point's window.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
