@@ -23,16 +23,19 @@ TWIN_CLASSES = {
 OWN = ("model", "vllm", "torch", "num_gpu_blocks", "cudagraph_capture_sizes", "random_weights", "vocabulary")
 """Facts of a table's engine that are not given to the twin's, or not by this name."""
 PRICED = (
-    *(
-        "dtype",
-        "quantization",
-        "kv_cache_dtype",
-        "gpu_memory_utilization",
-        "speculative_config",
-        "enable_lora",
-    ),
-    *("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"),
-    *("enforce_eager", "cudagraph_capture_sizes", "compilation_config", *TWIN_CLASSES),
+    *TWIN_CLASSES,
+    "dtype",
+    "quantization",
+    "kv_cache_dtype",
+    "speculative_config",
+    "enable_lora",
+    "tensor_parallel_size",
+    "pipeline_parallel_size",
+    "data_parallel_size",
+    "enforce_eager",
+    "compilation_config",
+    "cudagraph_capture_sizes",
+    "gpu_memory_utilization",
 )
 """Options that change what a step costs, or what a GPU holds: the table has its own, the twin no other."""
 
@@ -153,5 +156,5 @@ def _ensure_twin() -> None:
     if not isinstance(current_platform, TwinPlatform):
         raise ValueError(
             "vLLM does not find the twin, which is a plugin of this project; install the project again in "
-            "vLLM's environment: pip install --no-deps -e ."
+            "vLLM's environment (pip install --no-deps -e .), and unset VLLM_TARGET_DEVICE"
         )

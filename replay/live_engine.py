@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from backends.rig import Rig
+    from sim.table import CostTable
 
 
 class LiveEngine(Protocol):
-    """What replays run on in real time: a `StartedVllm` or a `RunningServer`."""
+    """What replays run on in real time: a `StartedVllm`, a `TwinVllm` or a `RunningServer`."""
 
     def rig(self, seed: int) -> "AbstractAsyncContextManager[Rig]":
         """Start what is to be started, and its meter; end it afterwards.
@@ -64,6 +65,32 @@ class StartedVllm:
 
 
 @dataclass(frozen=True, slots=True)
+class TwinVllm:
+    """A vLLM to start on pretend GPUs (docs/twin.md).
+
+    Attributes:
+        table: What its steps take.
+        model: A model's name or folder, None for that of the table.
+        options: vLLM engine options, `name=value`, where they differ from the table's.
+    """
+
+    table: "CostTable"
+    model: str | None
+    options: tuple[str, ...]
+
+    @asynccontextmanager
+    async def rig(self, seed: int) -> "AsyncIterator[Rig]":
+        """Start the engine and the meter of its pretend GPUs; end both afterwards."""
+        from backends.twin_rig import twin_rig
+        from replay.calibrate import parse_engine_options
+
+        model, options = self.model or shipped_model(self.table), parse_engine_options(self.options)
+        with TemporaryDirectory(prefix="replay-") as folder, metered():
+            async with twin_rig(self.table, model, options, Path(folder), seed) as running:
+                yield running
+
+
+@dataclass(frozen=True, slots=True)
 class RunningServer:
     """An OpenAI server that runs, or several replicas, and GPUs to meter.
 
@@ -90,6 +117,21 @@ class RunningServer:
         with TemporaryDirectory(prefix="replay-") as folder, metered():
             async with openai_rig(servers, self.router, self.gpus, Path(folder), seed) as running:
                 yield running
+
+
+def shipped_model(table: "CostTable") -> str:
+    """Return the folder of the model that a table was measured with.
+
+    Raises:
+        ValueError: It does not ship.
+    """
+    import calibrate
+
+    name = str(table.engine.get("model"))
+    folder = Path(calibrate.__path__[0]) / "models" / name
+    if not folder.is_dir():
+        raise ValueError(f"table {table.name}: its model {name} does not ship; give the model by --model")
+    return str(folder)
 
 
 @contextmanager

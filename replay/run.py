@@ -22,6 +22,7 @@ ROUTER = "round-robin"
 TABLE_HELP = "Cost table, by name or as a file; `replay tables` lists those that ship."
 BACKEND_HELP = "Where requests are served: in simulation, by a vLLM started here, or by a running server."
 MODEL_HELP = "Of a live engine: model name or folder; for vllm, config.json alone runs on random weights."
+DEVICE_HELP = "Of --backend vllm: real GPUs, or a twin, whose steps take the time and power of --table."
 URL_HELP = "Of --backend openai: where the server's API begins, http://HOST:PORT/v1; repeated for replicas."
 VOCABULARY_HELP = "Of --backend openai: prompts' token ids are below N.  [default: as --model's folder says]"
 REPLICAS_HELP = "Of --backend vllm: engines behind the policy, each on GPUs of its own."
@@ -44,6 +45,9 @@ OUT_HELP = "Folder for the run's record; it must not exist.  [default: runs/TRAC
     help=BACKEND_HELP,
 )
 @click.option("--model", metavar="DIR|NAME", help=MODEL_HELP)
+@click.option(
+    "--device", type=click.Choice(["gpu", "twin"]), default="gpu", show_default=True, help=DEVICE_HELP
+)
 @click.option("--url", "urls", multiple=True, metavar="URL", help=URL_HELP)
 @click.option("--vocabulary", type=int, metavar="N", help=VOCABULARY_HELP)
 @click.option("--gpu", "gpus", multiple=True, type=int, metavar="N", help=GPU_HELP)
@@ -64,6 +68,7 @@ def cli(
     engine: tuple[str, ...],
     backend: str,
     model: str | None,
+    device: str,
     urls: tuple[str, ...],
     vocabulary: int | None,
     gpus: tuple[int, ...],
@@ -92,6 +97,7 @@ def cli(
         engine,
         {
             "--model": model,
+            "--device": None if device == "gpu" else device,
             "--url": urls,
             "--vocabulary": vocabulary,
             "--gpu": gpus,
@@ -128,14 +134,19 @@ def cli(
 
 
 def _no_engine(_: tuple[str, ...], given: dict[str, Any]) -> None:
-    of_engines = ("--model", "--url", "--vocabulary", "--gpu", "--replicas", "--router")
+    of_engines = ("--model", "--device", "--url", "--vocabulary", "--gpu", "--replicas", "--router")
     _refuse(given, of_engines, "is of a live engine: give --backend, too")
 
 
 def _vllm(options: tuple[str, ...], given: dict[str, Any]) -> "LiveEngine":
-    from replay.live_engine import StartedVllm
+    from replay.live_engine import StartedVllm, TwinVllm
+    from sim.table_files import DEFAULT, load_table
 
     _refuse(given, ("--url", "--vocabulary"), "is of --backend openai")
+    if given["--device"] == "twin":
+        _refuse(given, ("--gpu",), "names a GPU to meter; a twin has none: leave it out")
+        _refuse(given, ("--replicas", "--router"), "is of real GPUs: leave it out")
+        return TwinVllm(load_table(given["--table"] or DEFAULT), given["--model"], options)
     if given["--model"] is None:
         raise click.UsageError("--backend vllm needs --model: a model's name or folder")
     if given["--replicas"] is None:
@@ -148,6 +159,7 @@ def _vllm(options: tuple[str, ...], given: dict[str, Any]) -> "LiveEngine":
 def _server(options: tuple[str, ...], given: dict[str, Any]) -> "LiveEngine":
     from replay.live_engine import RunningServer
 
+    _refuse(given, ("--device",), "is of --backend vllm")
     _refuse({"--engine": options}, ("--engine",), "cannot change a server that runs; leave it out")
     _refuse(given, ("--table",), "divides the energy of steps, which a server tells nothing of; leave it out")
     _refuse(given, ("--replicas",), "starts engines; give --url once a replica instead")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from replay.cases import Case, read_plan
-from replay.live_engine import LiveEngine, StartedVllm
+from replay.live_engine import LiveEngine, StartedVllm, TwinVllm
 
 if TYPE_CHECKING:
     from sim.table import CostTable
@@ -17,6 +17,7 @@ PLAN_HELP = "Several cases on one engine: a JSON list, see docs/live.md."
 MODEL_HELP = "Model name or folder; config.json alone runs on random weights."
 TABLE_HELP = "Cost table to validate, by name or as a file; `replay tables` lists those that ship."
 OUT_HELP = "Folder of the records; what is there already is not measured again."
+DEVICE_HELP = "Real GPUs, or a twin, whose steps take the time and power of --table."
 STOP_HELP = "Begin no replay that would end later; run again to go on."
 
 
@@ -33,6 +34,9 @@ STOP_HELP = "Begin no replay that would end later; run again to go on."
 @click.option("--model", metavar="DIR|NAME", help=MODEL_HELP)
 @click.option("--engine", multiple=True, metavar="K=V", help="vLLM engine option; repeatable.")
 @click.option("--gpu", "gpus", multiple=True, type=int, metavar="N", help="NVML index to meter; repeatable.")
+@click.option(
+    "--device", type=click.Choice(["gpu", "twin"]), default="gpu", show_default=True, help=DEVICE_HELP
+)
 @click.option("--table", metavar="NAME|FILE", help=TABLE_HELP)
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder of the records."
@@ -47,6 +51,7 @@ def cli(
     model: str | None,
     engine: tuple[str, ...],
     gpus: tuple[int, ...],
+    device: str,
     table: str | None,
     out: Path,
     seed: int,
@@ -64,11 +69,10 @@ def cli(
     if measure_only and compare_only:
         raise click.UsageError("--measure-only and --compare-only leave nothing to do")
     if not compare_only:
-        if model is None:
-            raise click.UsageError("--model names what to measure: a model's name or folder")
         costs = None if measure_only and table is None else _load(table)
+        live = _twin(model, engine, gpus, table) if device == "twin" else _vllm(model, engine, gpus)
         cases = _cases(trace, plan, **case)
-        left = _measure(cases, out, StartedVllm(model, engine, gpus), costs, seed, began_s, stop_after)
+        left = _measure(cases, out, live, costs, seed, began_s, stop_after)
         if left:
             click.echo(f"{left} replays are left; give the same command again to go on", err=True)
     if not measure_only:
@@ -77,6 +81,20 @@ def cli(
 
         for name, comparison in compare_cases(out, _load(table)):
             click.echo(f"{name}\n{comparison_text(comparison)}\n")
+
+
+def _vllm(model: str | None, options: tuple[str, ...], gpus: tuple[int, ...]) -> LiveEngine:
+    if model is None:
+        raise click.UsageError("--model names what to measure: a model's name or folder")
+    return StartedVllm(model, options, gpus)
+
+
+def _twin(
+    model: str | None, options: tuple[str, ...], gpus: tuple[int, ...], table: str | None
+) -> LiveEngine:
+    if gpus:
+        raise click.UsageError("--gpu names a GPU to meter; a twin has none: leave it out")
+    return TwinVllm(_load(table), model, options)
 
 
 def _cases(trace: Path | None, plan: Path | None, **given: Any) -> list[Case]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from serving import serve, small_options
 from toy_table import toy_table
 from toy_trace import toy_trace
@@ -17,11 +18,14 @@ from backends.twin import ENERGY_FILE, FOLDER_VARIABLE, STRETCH, platform
 from backends.twin_counter import TwinCounter, open_twin
 from backends.twin_gpu import TwinGpu
 from backends.twin_rig import notes, twin_options, watch_twin
+from replay.live_engine import shipped_model
+from replay.main import main
 from sim.engine import SimulatedEngine
 from sim.engine_state import STEP_COLUMNS
 from sim.gpu_step import Load
 from sim.table import CostTable
-from sim.table_files import save_table
+from sim.table_files import load_table, save_table, shipped
+from traces.parquet import write_trace
 
 GOVERNED = toy_table(per_pair=np.zeros(2), cap_w=420.0, allowance_j=3.0, tail_w=40.0, tail_s=0.02)
 """A table with all there is to a GPU, but for pairs, which a step log does not tell."""
@@ -162,3 +166,41 @@ def test_vllm_is_on_the_twin_only_where_told(monkeypatch: pytest.MonkeyPatch) ->
     assert platform() is None
     monkeypatch.setenv(FOLDER_VARIABLE, "somewhere")
     assert platform() == "backends.twin_platform.TwinPlatform"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--device", "twin"], "--device is of a live engine: give --backend, too"),
+        (
+            ["--backend", "openai", "--url", "http://a/v1", "--device", "twin"],
+            "--device is of --backend vllm",
+        ),
+        (
+            ["--backend", "vllm", "--device", "twin", "--gpu", "0"],
+            "--gpu names a GPU to meter; a twin has none",
+        ),
+        (["--backend", "vllm", "--device", "twin", "--table", "none"], "no table 'none'"),
+    ],
+)
+def test_the_options_of_a_twin_go_together(arguments: list[str], message: str, tmp_path: Path) -> None:
+    write_trace(toy_trace([0.0]), tmp_path / "toy.parquet")
+    result = CliRunner().invoke(main, [str(tmp_path / "toy.parquet"), *arguments])
+    assert result.exit_code == 2
+    assert message in result.output
+
+
+def test_a_validation_on_the_twin_needs_no_model_and_no_gpu(tmp_path: Path) -> None:
+    write_trace(toy_trace([0.0]), tmp_path / "toy.parquet")
+    command = ["validate", str(tmp_path / "toy.parquet"), "--device", "twin", "--out", str(tmp_path / "out")]
+    refused = CliRunner().invoke(main, [*command, "--gpu", "0"])
+    assert "a twin has none" in refused.output
+    refused = CliRunner().invoke(main, [*command, "--engine", "enforce_eager=true"])
+    assert "enforce_eager=True: the twin takes its times from table" in refused.output
+
+
+def test_the_model_of_a_shipped_table_ships() -> None:
+    for name in shipped():
+        assert (Path(shipped_model(load_table(name))) / "config.json").is_file()
+    with pytest.raises(ValueError, match="its model toy does not ship; give the model by --model"):
+        shipped_model(table_of())
