@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from replay.live_engine import LiveEngine
     from sim.options import EngineOptions
     from sim.policy import Policy
+    from sim.serving import Setup
     from sim.table import CostTable
     from traces.record import Run
     from traces.trace import Trace
@@ -19,13 +20,14 @@ if TYPE_CHECKING:
 POLICY_HELP = "Name of a policy, or FILE.py:CLASS."
 RUNS = Path("runs")
 ROUTER = "round-robin"
+CHOOSES = "chooses among --replicas; leave it out"
 TABLE_HELP = "Cost table, by name or as a file; `replay tables` lists those that ship."
 BACKEND_HELP = "Where requests are served: in simulation, by a vLLM started here, or by a running server."
 MODEL_HELP = "Of a live engine: model name or folder; for vllm, config.json alone runs on random weights."
 DEVICE_HELP = "Of --backend vllm: real GPUs, or a twin, whose steps take the time and power of --table."
 URL_HELP = "Of --backend openai: where the server's API begins, http://HOST:PORT/v1; repeated for replicas."
 VOCABULARY_HELP = "Of --backend openai: prompts' token ids are below N.  [default: as --model's folder says]"
-REPLICAS_HELP = "Of --backend vllm: engines behind the policy, each on GPUs of its own."
+REPLICAS_HELP = "Equal engines behind the policy, each on GPUs of its own."
 ROUTER_HELP = "Which of several replicas a request goes to.  [default: round-robin]"
 GPU_HELP = "Of a live engine: NVML index to meter; repeatable.  [default: those that vLLM uses; none]"
 OUT_HELP = "Folder for the run's record; it must not exist.  [default: runs/TRACE-POLICY-TIME]"
@@ -88,7 +90,9 @@ def cli(
 
     from replay.keep import keep_run
     from replay.printing import summary_json, summary_text
+    from sim.options import FleetOptions
     from sim.registry import make_policy
+    from sim.serving import Setup
     from sim.settings import split_pair
     from sim.summary import summarize
     from sim.table_files import DEFAULT, load_table
@@ -115,7 +119,8 @@ def cli(
     if live is None:
         assert costs is not None
         options = _engine_options(engine, costs)
-        run = _simulate(_read(trace, given), chosen, options, costs, seed)
+        fleet = FleetOptions(replicas, router or ROUTER)
+        run = _simulate(_read(trace, given), chosen, Setup(options, fleet, costs), seed)
     else:
         measured = _measure(_read(trace, given), chosen, live, costs, seed)
         run, attachments, interrupted = measured.run, measured.attachments, measured.ending.is_interrupted
@@ -134,8 +139,10 @@ def cli(
 
 
 def _no_engine(_: tuple[str, ...], given: dict[str, Any]) -> None:
-    of_engines = ("--model", "--device", "--url", "--vocabulary", "--gpu", "--replicas", "--router")
+    of_engines = ("--model", "--device", "--url", "--vocabulary", "--gpu")
     _refuse(given, of_engines, "is of a live engine: give --backend, too")
+    if given["--replicas"] is None:
+        _refuse(given, ("--router",), CHOOSES)
 
 
 def _vllm(options: tuple[str, ...], given: dict[str, Any]) -> "LiveEngine":
@@ -150,7 +157,7 @@ def _vllm(options: tuple[str, ...], given: dict[str, Any]) -> "LiveEngine":
     if given["--model"] is None:
         raise click.UsageError("--backend vllm needs --model: a model's name or folder")
     if given["--replicas"] is None:
-        _refuse(given, ("--router",), "chooses among --replicas; leave it out")
+        _refuse(given, ("--router",), CHOOSES)
         return StartedVllm(given["--model"], options, given["--gpu"])
     _refuse(given, ("--gpu",), "would meter other GPUs than the replicas'; leave it out")
     return StartedVllm(given["--model"], options, (), given["--replicas"], given["--router"] or ROUTER)
@@ -215,13 +222,15 @@ def _read(path: Path, selection: dict[str, Any]) -> "Trace":
     return select(read_trace(path), **selection)
 
 
-def _simulate(trace: "Trace", policy: Any, options: "EngineOptions", table: "CostTable", seed: int) -> "Run":
+def _simulate(trace: "Trace", policy: "Policy", setup: "Setup", seed: int) -> "Run":
     from replay.late_bar import LateBar
     from sim.simulate import simulate
 
     _announce_compilation()
     with LateBar(len(trace), "replaying") as bar:
-        return simulate(trace, policy, options, table, seed=seed, progress=bar.advance)
+        return simulate(
+            trace, policy, setup.options, setup.table, fleet=setup.fleet, seed=seed, progress=bar.advance
+        )
 
 
 def _announce_compilation() -> None:

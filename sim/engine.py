@@ -7,7 +7,7 @@ from math import inf
 import numpy as np
 
 from sim.compiled import entry_for
-from sim.engine_loop import FINISHED, FULL, advance, send_submitted
+from sim.engine_loop import FINISHED, FULL, advance, earliest_finish_s, take_finished
 from sim.engine_state import (
     DECODE_J,
     EVENT_COLUMNS,
@@ -16,19 +16,29 @@ from sim.engine_state import (
     FINISHED_NOW,
     GPU_END_S,
     IDLE_J,
-    INBOX_ROWS,
+    INPUT_HEAD,
+    INPUT_TAIL,
     OUTSIDE_STEPS,
     PIECES,
     PREFILL_J,
     STEP_COLUMNS,
     STEPS_TOLD,
-    SUBMITTED,
     new_engine,
 )
 from sim.gpu_step import rest_until
 from sim.options import EngineOptions
 from sim.power_samples import PowerSamples
-from sim.scheduler_state import ENERGY_J, FINISHED_S, FIRST_TOKEN_S, FREE_BLOCKS, INPUT_S, PREEMPTIONS
+from sim.request_table import RequestTable, table_of
+from sim.scheduler_state import (
+    ENERGY_J,
+    FINISHED_S,
+    FIRST_TOKEN_S,
+    FREE_BLOCKS,
+    INPUT_S,
+    NEXT,
+    NOBODY,
+    PREEMPTIONS,
+)
 from sim.table import CostTable
 from traces.record import EnergySplit, Power
 from traces.trace import Floats, Ints, Trace
@@ -42,7 +52,7 @@ class Advanced:
 
     Attributes:
         time_s: The time reached.
-        finished: Rows of the trace whose last token reached the client at just that time.
+        finished: Rows whose last token reached the client at just that time.
     """
 
     time_s: float
@@ -64,47 +74,57 @@ class StepLog:
 
 
 class SimulatedEngine:
-    """One replica of vLLM, serving rows of a trace in simulated time.
-
-    Attributes:
-        first_token_s, finished_s: When each row's first and last token reach the client, NaN until known.
-        energy_j: Each row's share of the steps' energy so far, NaN until it has one; idle energy is nobody's.
-    """
+    """One replica of vLLM, serving rows of a trace or of a table of requests in simulated time."""
 
     def __init__(
         self,
-        trace: Trace,
+        requests: Trace | RequestTable,
         options: EngineOptions,
         table: CostTable,
         *,
         power_tick_s: float = 0.1,
         keeps_steps: bool = False,
     ) -> None:
-        """Check that every request can be served, and start at time 0 with nothing to do.
+        """Start at time 0 with nothing to do.
 
         Args:
-            trace: Supplies the lengths; its arrival times are not looked at.
+            requests: What there is to serve; of a trace, whose arrival times are not looked at, request i is
+                row i.
             options: What the engine is told.
             table: What steps cost.
             power_tick_s: Seconds between power samples, above 0.
             keeps_steps: Whether `log` is kept: some 100 bytes a step and 48 bytes a request in it.
 
         Raises:
-            ValueError: A request is longer than max_model_len or than all KV blocks, or the tick is not > 0.
+            ValueError: A request of the trace cannot be served, or the tick is not > 0.
         """
         if not power_tick_s > 0:
             raise ValueError(f"power_tick_s must be > 0, got {power_tick_s}")
-        _check_lengths(trace, options)
-        self._core = new_engine(trace, options, table, power_tick_s, keeps_steps)
-        self._advance = entry_for(advance, self._core, 0.0)
+        self._table = table_of(requests, options) if isinstance(requests, Trace) else requests
+        self._core = new_engine(self._table, options, table, power_tick_s, keeps_steps)
+        self._advance = entry_for(advance, self._core, 0.0, True)
+        self._take_finished = entry_for(take_finished, self._core, 0.0)
+        self._earliest_finish_s = entry_for(earliest_finish_s, self._core)
         self._samples = PowerSamples(power_tick_s)
         self._running = 0
         self._power: Power | None = None
         self._steps: list[Floats] = []
         self._events: list[Ints] = []
-        self.first_token_s: Floats = self._core.results[:, FIRST_TOKEN_S]
-        self.finished_s: Floats = self._core.results[:, FINISHED_S]
-        self.energy_j: Floats = self._core.results[:, ENERGY_J]
+
+    @property
+    def first_token_s(self) -> Floats:
+        """When each row's first token reaches the client, NaN until known."""
+        return self._table.results[:, FIRST_TOKEN_S]
+
+    @property
+    def finished_s(self) -> Floats:
+        """When each row's last token reaches the client, NaN until known."""
+        return self._table.results[:, FINISHED_S]
+
+    @property
+    def energy_j(self) -> Floats:
+        """Each row's share of the steps' energy so far, NaN until it has one; idle energy is nobody's."""
+        return self._table.results[:, ENERGY_J]
 
     @property
     def running(self) -> int:
@@ -115,6 +135,11 @@ class SimulatedEngine:
     def idle(self) -> bool:
         """Whether there are none."""
         return self._running == 0
+
+    @property
+    def earliest_finish_s(self) -> float:
+        """No last token reaches its client before; later than the time advanced to, infinity if idle."""
+        return self._earliest_finish_s(self._core)
 
     @property
     def steps(self) -> int:
@@ -156,22 +181,26 @@ class SimulatedEngine:
         no_steps, no_events = np.zeros((0, len(STEP_COLUMNS))), np.zeros((0, len(EVENT_COLUMNS)), np.int64)
         return StepLog(np.concatenate([no_steps, *self._steps]), np.concatenate([no_events, *self._events]))
 
-    def submit(self, rows: Sequence[int] | Ints, at_s: float) -> None:
-        """Take in rows of the trace, released at `at_s` in this order.
+    def submit(self, rows: Sequence[int] | Ints, at_s: float | Floats) -> None:
+        """Take in rows, released in this order at `at_s`, one time for all or one for each.
 
-        Times never decrease from call to call, and no row comes twice.
+        Times never decrease, also from call to call, and no row comes again before it has finished.
         """
-        core = self._core
-        submitted = int(core.number[SUBMITTED])
-        for row in rows:
-            if submitted == INBOX_ROWS:
-                core.number[SUBMITTED] = submitted
-                send_submitted(core)
-                submitted = 0
-            core.inbox[submitted] = row
-            core.results[row, INPUT_S] = at_s + core.host.submit_s
-            submitted += 1
-        core.number[SUBMITTED] = submitted
+        if not len(rows):
+            return
+        self._follow_table()
+        results, requests, number = self._core.results, self._core.scheduler.requests, self._core.number
+        # NumPy takes a single row ten times as fast as a list of one.
+        places = rows[0] if len(rows) == 1 and isinstance(at_s, float) else rows
+        results[places, INPUT_S] = at_s + self._core.host.submit_s
+        requests[rows[-1], NEXT] = NOBODY
+        if len(rows) > 1:
+            requests[rows[:-1], NEXT] = rows[1:]
+        if number[INPUT_HEAD] == NOBODY:
+            number[INPUT_HEAD] = rows[0]
+        else:
+            requests[number[INPUT_TAIL], NEXT] = rows[0]
+        number[INPUT_TAIL] = rows[-1]
         self._running += len(rows)
 
     def advance(self, until_s: float) -> Advanced:
@@ -184,15 +213,26 @@ class SimulatedEngine:
             The time reached and all rows that finish just then. No decision has been taken that a submit at
             that time or later could change.
         """
-        status = self._advance(self._core, until_s)
-        while status == FULL:
-            self._collect()
-            status = self._advance(self._core, until_s)
-        if status != FINISHED:
+        if self._go_on(until_s, stops_at_finish=True) != FINISHED:
             return Advanced(until_s, NOBODY_FINISHED)
-        finished = self._core.outbox[: self._core.number[FINISHED_NOW]].copy()
-        self._running -= len(finished)
-        return Advanced(float(self.finished_s[finished[0]]), finished)
+        finished = self._finished_now()
+        return Advanced(float(self._core.results[finished[0], FINISHED_S]), finished)
+
+    def advance_past_finishes(self, until_s: float) -> Ints:
+        """Run to `until_s`, whatever finishes on the way.
+
+        Args:
+            until_s: May be infinity.
+
+        Returns:
+            The rows whose finish has become known since the last call, in the order of their finishes, which
+            may be soon after `until_s`.
+        """
+        self._go_on(until_s, stops_at_finish=False)
+        finished = [NOBODY_FINISHED]
+        while len(some := self._known_finishes()):
+            finished.append(some)
+        return np.concatenate(finished)
 
     def close(self, end_s: float) -> None:
         """Account the idle energy up to `end_s`; nothing runs after that.
@@ -211,6 +251,33 @@ class SimulatedEngine:
         self._collect()
         self._power = self._samples.finish(end_s, self.split.total_j)
 
+    def _go_on(self, until_s: float, stops_at_finish: bool) -> int:
+        self._follow_table()
+        status = self._advance(self._core, until_s, stops_at_finish)
+        while status == FULL:
+            self._collect()
+            status = self._advance(self._core, until_s, stops_at_finish)
+        return status
+
+    def _known_finishes(self) -> Ints:
+        self._take_finished(self._core, inf)
+        return self._finished_now()
+
+    def _finished_now(self) -> Ints:
+        finished = self._core.outbox[: self._core.number[FINISHED_NOW]].copy()
+        self._running -= len(finished)
+        return finished
+
+    def _follow_table(self) -> None:
+        """Work on the table's arrays where it has replaced them by longer ones."""
+        core, table = self._core, self._table
+        if core.results is table.results:
+            return
+        heap = np.zeros(len(table.requests) if core.scheduler.rules.by_priority else 0, np.int32)
+        heap[: len(core.scheduler.heap)] = core.scheduler.heap
+        scheduler = core.scheduler._replace(requests=table.requests, prompts=table.prompts, heap=heap)
+        self._core = core._replace(scheduler=scheduler, results=table.results)
+
     def _collect(self) -> None:
         core, number = self._core, self._core.number
         self._samples.add(core.pieces[: number[PIECES]])
@@ -218,21 +285,3 @@ class SimulatedEngine:
             self._steps.append(core.steps[: number[STEPS_TOLD]].copy())
             self._events.append(core.events[: number[EVENTS_TOLD]].copy())
         number[[PIECES, STEPS_TOLD, EVENTS_TOLD]] = 0
-
-
-def _check_lengths(trace: Trace, options: EngineOptions) -> None:
-    tokens = trace.prompt_tokens.astype(np.int64) + trace.output_tokens
-    row = int(tokens.argmax()) if len(tokens) else 0
-    longest = int(tokens.max(initial=0))
-    if longest > options.max_model_len:
-        raise ValueError(
-            f"request {row} of {trace.name} has {longest} tokens, max_model_len is {options.max_model_len}: "
-            f"raise it or leave out the {np.sum(tokens > options.max_model_len)} longer requests"
-        )
-    room = (options.num_gpu_blocks - 1) * options.block_size
-    if longest - 1 > room:
-        raise ValueError(
-            f"request {row} of {trace.name} needs KV for {longest - 1} tokens, num_gpu_blocks = "
-            f"{options.num_gpu_blocks} holds {room}: "
-            f"raise it or leave out the {np.sum(tokens - 1 > room)} longer requests"
-        )

@@ -13,7 +13,6 @@ from sim.engine_state import (
     INPUT_HEAD,
     INPUT_TAIL,
     NOW_S,
-    SUBMITTED,
     Engine,
 )
 from sim.gpu_step import load_of_batch, run_on_gpu, share_out
@@ -30,22 +29,21 @@ from sim.scheduler_state import (
     OLDEST_FLIGHT,
 )
 from sim.step_events import has_room, tell_arrival, tell_step
-from sim.waiting import append, join, take_first
+from sim.waiting import join, take_first
 
 REACHED, FINISHED, FULL = range(3)
 
 
 @compiled_entry
-def advance(e: Engine, until_s: float) -> int:
-    """Go on to the first finish at a client or to `until_s`, whichever is first.
+def advance(e: Engine, until_s: float, stops_at_finish: bool) -> int:
+    """Go on to `until_s`, or only to the first finish at a client if that is before.
 
     Returns:
         FINISHED, with the rows in `outbox`; REACHED; or FULL if what is told has to be collected first.
     """
-    send_submitted(e)
     while True:
-        if e.scheduler.number[FINISHED_HEAD] != NOBODY and next_finish_s(e) <= until_s:
-            take_finished(e)
+        if stops_at_finish and e.scheduler.number[FINISHED_HEAD] != NOBODY and next_finish_s(e) <= until_s:
+            take_finished(e, next_finish_s(e))
             return FINISHED
         if not has_room(e):
             return FULL
@@ -54,11 +52,13 @@ def advance(e: Engine, until_s: float) -> int:
 
 
 @compiled_entry
-def send_submitted(e: Engine) -> None:
-    """Send the requests in `inbox` on their way to the engine core."""
-    for place in range(e.number[SUBMITTED]):
-        append(e.scheduler.requests, e.number, INPUT_HEAD, INPUT_TAIL, e.inbox[place])
-    e.number[SUBMITTED] = 0
+def earliest_finish_s(e: Engine) -> float:
+    """Return when a last token can reach its client at the earliest, infinity if there is nothing to do."""
+    if e.scheduler.number[FINISHED_HEAD] != NOBODY:
+        return next_finish_s(e)
+    if e.scheduler.number[IN_FLIGHT] > 0 or has_requests(e.scheduler):
+        return float(e.tally[NOW_S] + e.host.deliver_s)
+    return next_input_s(e) + e.host.deliver_s
 
 
 @compiled
@@ -67,13 +67,12 @@ def next_finish_s(e: Engine) -> float:
     return float(e.results[e.scheduler.number[FINISHED_HEAD], FINISHED_S])
 
 
-@compiled
-def take_finished(e: Engine) -> None:
-    """Write the rows that finish at the next finish into `outbox`, as many as fit."""
+@compiled_entry
+def take_finished(e: Engine, until_s: float) -> None:
+    """Write the rows that finish up to `until_s` into `outbox`, as many as fit."""
     s = e.scheduler
-    at_s = next_finish_s(e)
     taken = 0
-    while taken < len(e.outbox) and s.number[FINISHED_HEAD] != NOBODY and next_finish_s(e) == at_s:
+    while taken < len(e.outbox) and s.number[FINISHED_HEAD] != NOBODY and next_finish_s(e) <= until_s:
         e.outbox[taken] = take_first(s.requests, s.number, FINISHED_HEAD, FINISHED_TAIL)
         taken += 1
     e.number[FINISHED_NOW] = taken

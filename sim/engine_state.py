@@ -7,10 +7,11 @@ import numpy as np
 from sim.host_time import HostTime
 from sim.new_scheduler import new_scheduler
 from sim.options import EngineOptions
-from sim.scheduler_state import NOBODY, RESULT_COLUMNS, Scheduler
+from sim.request_table import RequestTable
+from sim.scheduler_state import NOBODY, Scheduler
 from sim.step_cost import Coefficients, new_state
 from sim.table import CostTable
-from traces.trace import Floats, Ints, Trace
+from traces.trace import Floats, Ints
 
 (
     NOW_S,  # how far the engine core's thread is: it decides, launches and processes, one after the other
@@ -33,11 +34,10 @@ from traces.trace import Floats, Ints, Trace
     PIECES,  # rows of `pieces` in use
     STEPS_TOLD,  # rows of `steps` in use
     EVENTS_TOLD,  # rows of `events` in use
-    SUBMITTED,  # entries of `inbox`
     FINISHED_NOW,  # entries of `outbox`
     RUNS_ALLOWED,  # 1: decode runs are summed
     COUNTS,
-) = range(11)
+) = range(10)
 STEP_COLUMNS = (
     "decided_s",
     "start_s",
@@ -53,7 +53,6 @@ STEP_COLUMNS = (
 EVENT_COLUMNS = ("step", "kind", "row", "tokens", "context", "blocks")
 ARRIVED, PREEMPTED, SCHEDULED = range(3)
 PIECE_ROWS = 4096
-INBOX_ROWS = 1024
 
 
 class Engine(NamedTuple):
@@ -63,11 +62,9 @@ class Engine(NamedTuple):
         coefficients: What a step costs on the GPU.
         gpu: The GPU's state, which `step_cost` keeps.
         host: What it costs outside.
-        results: What is known of each request, columns INPUT_S to ENERGY_J, NaN until known, shape
-            (requests, RESULT_COLUMNS).
+        results: What is known of each request, as in `RequestTable`.
         tally: Seconds and joules, by the names above, shape (TALLIES,).
         number: Counts, by the names above, shape (COUNTS,).
-        inbox: Rows submitted since the last advance, shape (INBOX_ROWS,).
         outbox: Rows that the last advance returned, shape (max_num_seqs,).
         pieces: Stretches of constant power that hold a power sample, columns from_s, from_j, to_s and to_j,
             shape (PIECE_ROWS, 4).
@@ -82,7 +79,6 @@ class Engine(NamedTuple):
     results: Floats
     tally: Floats
     number: Ints
-    inbox: Ints
     outbox: Ints
     pieces: Floats
     steps: Floats
@@ -90,7 +86,7 @@ class Engine(NamedTuple):
 
 
 def new_engine(
-    trace: Trace, options: EngineOptions, table: CostTable, power_tick_s: float, keeps_steps: bool
+    requests: RequestTable, options: EngineOptions, table: CostTable, power_tick_s: float, keeps_steps: bool
 ) -> Engine:
     """Return an engine at time 0 that has been given nothing."""
     tally = np.zeros(TALLIES)
@@ -98,16 +94,15 @@ def new_engine(
     number = np.zeros(COUNTS, np.int64)
     number[[INPUT_HEAD, INPUT_TAIL]] = NOBODY
     number[RUNS_ALLOWED] = 1
-    event_rows = len(trace) + 64 * options.max_num_seqs
+    event_rows = len(requests.requests) + 64 * options.max_num_seqs
     return Engine(
-        scheduler=new_scheduler(trace, options),
+        scheduler=new_scheduler(requests, options),
         coefficients=table.coefficients,
         gpu=new_state(),
         host=table.host,
-        results=np.full((len(trace), RESULT_COLUMNS), np.nan),
+        results=requests.results,
         tally=tally,
         number=number,
-        inbox=np.zeros(INBOX_ROWS, np.int64),
         outbox=np.zeros(options.max_num_seqs, np.int64),
         pieces=np.zeros((PIECE_ROWS, 4)),
         steps=np.zeros((4096 if keeps_steps else 0, len(STEP_COLUMNS))),

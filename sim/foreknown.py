@@ -1,14 +1,15 @@
 """Releases that can be told before the replay, for policies that depend on arrivals alone."""
 
-from itertools import pairwise
-from math import inf
+from collections.abc import Iterator
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from sim.driver import Engine, Progress
 from sim.policy import Policy
-from traces.trace import Floats
+from sim.replica_group import Released
+from traces.trace import Floats, Trace
+
+STRETCH_REQUESTS = 1 << 16
 
 
 @runtime_checkable
@@ -48,17 +49,13 @@ def release_times(policy: Policy, arrival_s: Floats) -> Floats | None:
     return release_s
 
 
-def serve(release_s: Floats, engine: Engine, progress: Progress | None = None) -> None:
-    """Serve every request at its release, those of one time in the order of their rows.
+def stretches(trace: Trace, release_s: Floats) -> Iterator[Released]:
+    """Yield all requests, a stretch at a time.
 
-    There is no clock to step and nobody to ask: the engine knows all that will come.
+    Args:
+        trace: In the order of release.
+        release_s: When each is released, ascending, shape (requests,).
     """
-    order = np.argsort(release_s, kind="stable")
-    times_s = release_s[order]
-    bounds = [0, *(np.flatnonzero(np.diff(times_s)) + 1).tolist(), len(order)]
-    for start, end in pairwise(bounds):
-        engine.submit(order[start:end], float(times_s[start]))
-    while not engine.idle:
-        finished = engine.advance(inf).finished
-        if progress is not None:
-            progress(len(finished))
+    for first in range(0, len(trace), STRETCH_REQUESTS):
+        end = min(first + STRETCH_REQUESTS, len(trace))
+        yield Released(first, trace.part(first, end), release_s[first:end])

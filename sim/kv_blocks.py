@@ -134,7 +134,7 @@ def free_blocks(s: Scheduler, seat: int, returns: bool) -> None:
     for place in range(s.seats[seat, BLOCKS] - 1, -1, -1):
         block = int(s.tables[seat, place])
         if place < s.seats[seat, CACHED]:
-            settle_key(s, block, own_key(s.seats[seat, ROW], place), returns)
+            settle_key(s, block, own_key(s, s.seats[seat, ROW], place), returns)
         s.blocks[block, USERS] -= 1
         if s.blocks[block, USERS] > 0:
             continue

@@ -3,7 +3,7 @@
 import numpy as np
 
 from sim.options import EngineOptions
-from sim.prefix_cache import prefix_ids
+from sim.request_table import RequestTable
 from sim.scheduler_state import (
     BATCH_COLUMNS,
     BEFORE,
@@ -16,10 +16,6 @@ from sim.scheduler_state import (
     LISTS,
     NO_KEY,
     NOBODY,
-    OUTPUT_TOKENS,
-    PRIORITY,
-    PROMPT_TOKENS,
-    REQUEST_COLUMNS,
     SEAT_COLUMNS,
     SPARE,
     SPARE_SEATS,
@@ -28,15 +24,11 @@ from sim.scheduler_state import (
     Rules,
     Scheduler,
 )
-from traces.trace import Counts, Ints, Trace
+from traces.trace import Counts
 
 
-def new_scheduler(trace: Trace, options: EngineOptions) -> Scheduler:
-    """Return a scheduler that has seen none of the trace's requests.
-
-    Raises:
-        ValueError: Neither block_size nor the tokens of a prefix hash is a multiple of the other.
-    """
+def new_scheduler(table: RequestTable, options: EngineOptions) -> Scheduler:
+    """Return a scheduler that has seen none of the requests."""
     seats = options.max_num_seqs
     caches = options.enable_prefix_caching
     seating = np.zeros((LISTS, seats), np.int64)
@@ -45,63 +37,46 @@ def new_scheduler(trace: Trace, options: EngineOptions) -> Scheduler:
     number[[WAITING_HEAD, WAITING_TAIL, FINISHED_HEAD, FINISHED_TAIL]] = NOBODY
     number[FREE_BLOCKS] = options.num_gpu_blocks - 1
     number[SPARE_SEATS] = seats
-    rules = rules_of(trace, options)
+    rules = rules_of(table, options)
     longest_table = -(
         -min(options.max_model_len, options.num_gpu_blocks * options.block_size) // options.block_size
     )
-    ids, offsets = prompt_blocks(trace, caches)
     return Scheduler(
         rules=rules,
-        requests=requests_of(trace),
+        requests=table.requests,
         seats=np.full((seats, SEAT_COLUMNS), NOBODY),
         batch=np.zeros((seats, BATCH_COLUMNS), np.int64),
         flights=np.zeros((2, seats, 2), np.int64),
         seating=seating,
-        heap=np.zeros(len(trace) if rules.by_priority else 0, np.int32),
+        heap=np.zeros(len(table.requests) if rules.by_priority else 0, np.int32),
         crossing=np.zeros(options.block_size + 1, np.int64),
         blocks=queue_of(options.num_gpu_blocks if caches else 1),
         keys=np.full(options.num_gpu_blocks if caches else 0, NO_KEY),
         tables=np.zeros((seats + 1, longest_table) if caches else (0, 0), np.int32),
-        prompt_ids=ids,
-        prompt_offsets=offsets,
+        prompts=table.prompts,
+        prompt_ids=table.prompt_ids,
         number=number,
     )
 
 
-def rules_of(trace: Trace, options: EngineOptions) -> Rules:
+def rules_of(table: RequestTable, options: EngineOptions) -> Rules:
     """Return the options as numbers, with what changed between vLLM's versions."""
-    hash_tokens = options.block_size if trace.prefix is None else trace.prefix.block_tokens
-    block_size = options.block_size
-    if options.enable_prefix_caching and hash_tokens % block_size and block_size % hash_tokens:
-        raise ValueError(
-            f"block_size must divide the {hash_tokens} tokens of a prefix hash of {trace.name} or be a "
-            f"multiple of them, got {block_size}: change it, or turn enable_prefix_caching off"
-        )
     version = tuple(map(int, options.vllm_version.split(".")[:2]))
     return Rules(
         budget=options.max_num_batched_tokens,
         max_seqs=options.max_num_seqs,
-        block_size=block_size,
+        block_size=options.block_size,
         longest_chunk=options.long_prefill_token_threshold or options.max_num_batched_tokens,
         chunks_prompts=options.enable_chunked_prefill,
         by_priority=options.scheduling_policy == "priority",
         caches=options.enable_prefix_caching,
-        hash_tokens=hash_tokens,
+        hash_tokens=table.hash_tokens or options.block_size,
         depth=2 if options.async_scheduling else 1,
         frees_to_front=version >= (0, 24),
         spares_lone_prompts=version >= (0, 32),
         always_steps_back=version >= (0, 30),
         outlives_own_preemption=version >= (0, 33) and options.scheduling_policy == "priority",
     )
-
-
-def requests_of(trace: Trace) -> Counts:
-    """Return the requests' columns; offline requests have a lower priority."""
-    requests = np.zeros((len(trace), REQUEST_COLUMNS), np.int32)
-    requests[:, PROMPT_TOKENS] = trace.prompt_tokens
-    requests[:, OUTPUT_TOKENS] = trace.output_tokens
-    requests[:, PRIORITY] = 0 if trace.is_offline is None else trace.is_offline
-    return requests
 
 
 def queue_of(blocks: int) -> Counts:
@@ -111,10 +86,3 @@ def queue_of(blocks: int) -> Counts:
     queue[:blocks, BEHIND] = (numbers + 1) % blocks
     queue[:blocks, BEFORE] = (numbers - 1) % blocks
     return queue
-
-
-def prompt_blocks(trace: Trace, caches: bool) -> tuple[Ints, Ints]:
-    """Return ids of the prompts' blocks and where each request's begin; none where they are not asked for."""
-    if trace.prefix is None or not caches:
-        return np.zeros(0, np.int64), np.zeros(len(trace) + 1, np.int64)
-    return prefix_ids(trace.prefix), np.ascontiguousarray(trace.prefix.offsets)

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
+from sim.router import ROUTERS
+
 SchedulingPolicy = Literal["fcfs", "priority"]
 TRUE, FALSE = ("true", "1", "yes", ""), ("false", "0", "no")
 ALIASES = {"num_gpu_blocks_override": "num_gpu_blocks"}
@@ -62,6 +64,28 @@ class EngineOptions:
                 f"without chunked prefill max_num_batched_tokens must be >= max_model_len "
                 f"({self.max_model_len}), got {self.max_num_batched_tokens}: raise it or lower max_model_len"
             )
+
+
+@dataclass(frozen=True, slots=True)
+class FleetOptions:
+    """How many equal engines stand behind the policy, and who chooses among them.
+
+    Attributes:
+        replicas: Engines, each on GPUs of its own.
+        router: Name of the router, one of `sim.router.ROUTERS`.
+
+    Raises:
+        ValueError: There is no such number of engines or no such router.
+    """
+
+    replicas: int = 1
+    router: str = "round-robin"
+
+    def __post_init__(self) -> None:
+        if self.replicas < 1:
+            raise ValueError(f"replicas must be >= 1, got {self.replicas}")
+        if self.router not in ROUTERS:
+            raise ValueError(f"no router {self.router!r}; there are {', '.join(ROUTERS)}")
 
 
 LEAST = {

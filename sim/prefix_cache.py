@@ -11,6 +11,7 @@ import numpy as np
 
 from sim.compiled import compiled
 from sim.scheduler_state import (
+    ARRIVAL,
     BUCKET_FIRST,
     BUCKET_NEXT,
     NULL_BLOCK,
@@ -28,18 +29,18 @@ PLACES = 1 << 24
 def key_of(s: Scheduler, row: int, place: int) -> int:
     """Return the key of block `place` of a request."""
     block_size, hash_tokens = s.rules.block_size, s.rules.hash_tokens
-    first = s.prompt_offsets[row]
+    first = s.prompts[row, 0]
     end = (place + 1) * block_size
-    if end > s.requests[row, PROMPT_TOKENS] or s.prompt_offsets[row + 1] == first:
-        return own_key(row, place)
+    if end > s.requests[row, PROMPT_TOKENS] or s.prompts[row, 1] == first:
+        return own_key(s, row, place)
     parts = max(hash_tokens // block_size, 1)
     return int(s.prompt_ids[first + (end - 1) // hash_tokens]) * parts + place % parts
 
 
 @compiled
-def own_key(row: int, place: int) -> int:
-    """Return the key of what no other request has in its block `place`."""
-    return SPENT_KEY - 1 - (row * PLACES + place)
+def own_key(s: Scheduler, row: int, place: int) -> int:
+    """Return the key of what no other request has in its block `place`; rows are used again, arrivals not."""
+    return SPENT_KEY - 1 - (int(s.requests[row, ARRIVAL]) * PLACES + place)
 
 
 @compiled

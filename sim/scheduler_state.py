@@ -1,8 +1,8 @@
 """What the scheduler remembers between its decisions, as arrays that compiled and plain code share.
 
-Requests are named by their row of the trace, running requests also by their seat: one of `max_num_seqs`
-places that hold what only a running request has. Arrays are few, because each one costs at every call from
-Python: what belongs together is one array, its columns or entries named here.
+Requests are named by their row of a `RequestTable`, running requests also by their seat: one of
+`max_num_seqs` places that hold what only a running request has. Arrays are few, because each one costs at
+every call from Python: what belongs together is one array, its columns or entries named here.
 """
 
 from typing import NamedTuple
@@ -45,7 +45,7 @@ NOBODY = -1
     RECEIVED,  # output tokens processed so far
     NEXT,  # who is behind it in the one list that it is in: input, waiting or finished
     PRIORITY,  # lower goes first, under the priority policy
-    ARRIVAL,  # its place in the order in which requests joined the waiting
+    ARRIVAL,  # its place in the order in which requests joined the waiting, from 1
     REQUEST_COLUMNS,
 ) = range(7)
 (
@@ -129,7 +129,7 @@ class Scheduler(NamedTuple):
         keys: Key of each block's content, shape (blocks,).
         tables: Blocks that each seat holds, last the hits found for an admission, shape
             (max_num_seqs + 1, blocks).
-        prompt_ids, prompt_offsets: What the trace says about equal prefixes, as in `PrefixBlocks`.
+        prompts, prompt_ids: What is known about equal prefixes, as in `RequestTable`.
         number: Single numbers, by the names above, shape (COUNTS,).
     """
 
@@ -144,6 +144,6 @@ class Scheduler(NamedTuple):
     blocks: Counts
     keys: Ints
     tables: Counts
+    prompts: Ints
     prompt_ids: Ints
-    prompt_offsets: Ints
     number: Ints

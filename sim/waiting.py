@@ -42,8 +42,8 @@ def join(s: Scheduler, row: int) -> None:
     """Let an arrival wait: at the back, or by its priority."""
     s.number[WAITING] += 1
     s.number[ARRIVALS] += 1
+    s.requests[row, ARRIVAL] = s.number[ARRIVALS]
     if s.rules.by_priority:
-        s.requests[row, ARRIVAL] = s.number[ARRIVALS]
         push(s, row)
     else:
         append(s.requests, s.number, WAITING_HEAD, WAITING_TAIL, row)

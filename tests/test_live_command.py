@@ -165,7 +165,7 @@ def test_every_option_is_told_of(command: str, page: str) -> None:
         (["--backend", "openai"], "needs --url"),
         (["--backend", "openai", "--url", "http://x", "--replicas", "2"], "give --url once a replica"),
         (["--backend", "vllm", "--model", "toy", "--replicas", "2", "--gpu", "1"], "leave it out"),
-        (["--replicas", "2"], "--replicas is of a live engine"),
+        (["--router", "least-loaded"], "--router chooses among --replicas"),
         (["--backend", "openai", "--url", "http://x", "--engine", "max_num_seqs=4"], "server that runs"),
         (["--backend", "openai", "--url", "http://x", "--table", "mine"], "tells nothing of"),
         (["--backend", "openai", "--url", "x:80"], "--url takes http://HOST:PORT/v1, got 'x:80'"),

@@ -425,3 +425,12 @@ def test_every_option_of_the_main_command_is_in_the_docs() -> None:
     assert len(options) > 14
     for option in options:
         assert f"`{option}" in docs, option
+
+
+def test_a_fleet_is_simulated_and_recorded(trace_path: Path) -> None:
+    invoked(trace_path, "--stretch", "0.01", "--replicas", "2", "--router", "least-loaded", "--out", "two")
+    two = read_run(Path("two"))
+    assert two.meta.gpus == 2
+    assert (two.meta.engine_options["replicas"], two.meta.engine_options["router"]) == (2, "least-loaded")
+    assert two.outcomes.replica is not None
+    assert set(two.outcomes.replica.tolist()) == {0, 1}

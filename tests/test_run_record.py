@@ -69,6 +69,9 @@ def assert_same(one: Run, other: Run) -> None:
     assert one.meta == other.meta
     for name in Outcomes.__slots__:
         left, right = getattr(one.outcomes, name), getattr(other.outcomes, name)
+        if left is None:
+            assert right is None
+            continue
         assert left.dtype == right.dtype, name
         np.testing.assert_array_equal(left, right)
     np.testing.assert_array_equal(one.power.time_s, other.power.time_s)
@@ -78,6 +81,13 @@ def assert_same(one: Run, other: Run) -> None:
 def test_a_run_comes_back_as_it_was(tmp_path: Path) -> None:
     write_run(run(), tmp_path / "run")
     assert_same(run(), read_run(tmp_path / "run"))
+
+
+def test_the_replica_of_each_request_comes_back(tmp_path: Path) -> None:
+    outcomes = replace(run().outcomes, replica=np.array([1, 0, 1], dtype=np.int32))
+    written = replace(run(), outcomes=outcomes)
+    write_run(written, tmp_path / "run")
+    assert_same(written, read_run(tmp_path / "run"))
 
 
 times = st.floats(0, 1e9) | st.just(NAN)

@@ -31,6 +31,7 @@ class Outcomes:
         output_tokens: Tokens received.
         status: UNFINISHED, SERVED or FAILED, uint8.
         energy_j: Its share of the energy (see docs/concepts.md for the rule), NaN where unknown.
+        replica: Which of several simulated replicas it went to, None if there was one or the sends tell.
     """
 
     request_id: Ints
@@ -42,6 +43,7 @@ class Outcomes:
     output_tokens: Counts
     status: NDArray[np.uint8]
     energy_j: Floats
+    replica: Counts | None = None
 
     def __len__(self) -> int:
         return len(self.request_id)

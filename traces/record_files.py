@@ -88,6 +88,7 @@ def read_run(directory: Path) -> Run:
         status=np.array([STATUS_NAMES.index(one) for one in status], dtype=np.uint8),
         **times,
         **counts,
+        replica=requests.column("replica").to_numpy() if "replica" in requests.column_names else None,
     )
     return Run(meta, outcomes, Power(_floats(power, "time_s"), _floats(power, "energy_j")))
 
@@ -109,7 +110,8 @@ def read_attachment(directory: Path, name: str) -> dict[str, Any] | None:
 def _outcomes_table(outcomes: Outcomes) -> Any:
     names = np.array(STATUS_NAMES, dtype=object)
     columns = {field.name: getattr(outcomes, field.name) for field in fields(outcomes)}
-    return _table({**columns, "status": names[outcomes.status]})
+    known = {name: values for name, values in columns.items() if values is not None}
+    return _table({**known, "status": names[outcomes.status]})
 
 
 def _table(columns: dict[str, Any]) -> Any:

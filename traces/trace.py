@@ -10,6 +10,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Counts = NDArray[np.int32]
 RequestClass = Literal["online", "offline"]
+OWN_COLUMNS = ("arrival_s", "prompt_tokens", "output_tokens", "session_id", "is_offline", "deadline_s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class PrefixBlocks:
 
     Attributes:
         hashes: All hashes, shape (blocks,), int64.
-        offsets: Where each request's hashes begin, shape (requests + 1,), int64.
+        offsets: Where each request's hashes begin and the last one's end, shape (requests + 1,), int64.
         block_tokens: Tokens a hash stands for; the last block of a prompt may be partial.
     """
 
@@ -115,19 +116,20 @@ class Trace:
             deadline_s=None if deadline_s is None or np.isnan(deadline_s) else deadline_s,
         )
 
+    def part(self, first: int, end: int) -> "Trace":
+        """Return the requests from `first` to before `end`, without a copy; the hashes stay those of all."""
+        rows = slice(first, end)
+        columns: dict[str, Any] = {
+            name: column[rows] for name in OWN_COLUMNS if (column := getattr(self, name)) is not None
+        }
+        if self.prefix is not None:
+            columns["prefix"] = replace(self.prefix, offsets=self.prefix.offsets[first : end + 1])
+        return replace(self, **columns)
+
     def take(self, rows: Ints, **changes: Any) -> "Trace":
         """Return the requests of `rows` in that order, with other fields changed as given."""
         columns: dict[str, Any] = {
-            name: None if column is None else column[rows]
-            for name in (
-                "arrival_s",
-                "prompt_tokens",
-                "output_tokens",
-                "session_id",
-                "is_offline",
-                "deadline_s",
-            )
-            if (column := getattr(self, name)) is not None
+            name: column[rows] for name in OWN_COLUMNS if (column := getattr(self, name)) is not None
         }
         columns["prefix"] = None if self.prefix is None else self.prefix.take(rows)
         return replace(self, **{**columns, **changes})

@@ -1,0 +1,68 @@
+"""Several equal engines as one, each request going to the one that a router chooses."""
+
+from collections.abc import Sequence
+from math import inf, nextafter
+
+import numpy as np
+
+from sim.engine import NOBODY_FINISHED, Advanced, SimulatedEngine
+from sim.router import Route
+from traces.trace import Counts, Ints
+
+
+class Fleet:
+    """Engines that serve rows of one table, for a driver to drive as if they were one.
+
+    A finish may be answered by a release to any engine, so none may run past the first finish of all. Each
+    engine knows a time before which it finishes nothing; the one whose time is the earliest goes on, up to
+    the earliest of the others. What nobody asks about is simulated late, not in step with the rest.
+
+    Attributes:
+        replica: Which engine each row went to, shape (rows,).
+    """
+
+    def __init__(self, engines: Sequence[SimulatedEngine], route: Route, rows: int) -> None:
+        """Put engines together.
+
+        Args:
+            engines: At least one, equal, at time 0.
+            route: Chooses one for each request.
+            rows: Rows of their table.
+        """
+        self.replica: Counts = np.zeros(rows, np.int32)
+        self._engines = engines
+        self._route = route
+        self._at_replica = [0] * len(engines)
+        self._earliest_s = [inf] * len(engines)
+        self._routed = 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether no submitted request is unfinished."""
+        return not any(self._at_replica)
+
+    def submit(self, rows: Sequence[int] | Ints, at_s: float) -> None:
+        """Take in rows, released at `at_s` in this order; times never decrease."""
+        for row in rows:
+            chosen = self._route(self._routed, self._at_replica)
+            self._routed += 1
+            self.replica[row] = chosen
+            self._at_replica[chosen] += 1
+            self._engines[chosen].submit((row,), at_s)
+            self._earliest_s[chosen] = self._engines[chosen].earliest_finish_s
+
+    def advance(self, until_s: float) -> Advanced:
+        """Run to the first moment at which a last token reaches its client, but not beyond `until_s`."""
+        finished = [NOBODY_FINISHED]
+        while (first_s := min(self._earliest_s)) <= until_s:
+            first = self._earliest_s.index(first_s)
+            self._earliest_s[first] = inf
+            limit_s = min(until_s, *self._earliest_s)
+            advanced = self._engines[first].advance(limit_s)
+            if len(advanced.finished):
+                until_s = limit_s = advanced.time_s
+                finished.append(advanced.finished)
+                self._at_replica[first] -= len(advanced.finished)
+            # What is decided at the limit or later finishes after it, if only by a rounding.
+            self._earliest_s[first] = max(self._engines[first].earliest_finish_s, nextafter(limit_s, inf))
+        return Advanced(until_s, np.concatenate(finished))

@@ -1,0 +1,87 @@
+"""The facts of a simulated run, as its record tells them."""
+
+import platform
+import re
+from dataclasses import asdict
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+
+from sim.policy import Policy
+from sim.registry import name_of, options_of
+from sim.replica_group import Totals
+from sim.serving import Setup
+from sim.table import CostTable
+from traces.record import Meta
+from traces.trace import Trace
+
+
+def describe(
+    trace: Trace,
+    requests: int,
+    policy: Policy,
+    setup: Setup,
+    totals: Totals,
+    started_at: datetime,
+    seed: int,
+) -> Meta:
+    """Return all that a run's record tells of it but the verdict of the guards.
+
+    Args:
+        trace: Tells its name and origin.
+        requests: How many it has.
+        policy: What released them.
+        setup: What served them.
+        totals: What the fleet did.
+        started_at: When the simulation began.
+        seed: Of what was drawn.
+    """
+    name, table, replicas = name_of(policy), setup.table, setup.fleet.replicas
+    return Meta(
+        run_id=re.sub(r"[^\w.-]+", "-", f"{trace.name}-{name}-{started_at:%Y%m%dT%H%M%SZ}"),
+        kind="simulated",
+        started_at=started_at.isoformat(timespec="seconds"),
+        trace_name=trace.name,
+        trace_sha256=trace.sha256,
+        trace_source=trace.source,
+        trace_options={},
+        requests=requests,
+        policy=name,
+        policy_options=options_of(policy),
+        engine_options=asdict(setup.options) | (asdict(setup.fleet) if replicas > 1 else {}),
+        table=table.name,
+        table_source=table.measured_on,
+        gpu=table.gpu,
+        gpus=replicas * table.gpus,
+        power_limit_w=table.power_limit_w,
+        idle_w=replicas * table.coefficients.idle_w,
+        versions=_versions(),
+        seed=seed,
+        makespan_s=float(totals.power.time_s[-1]),
+        energy=totals.split,
+        energy_source="simulated" if table.source == "measured" else "assumed",
+        out_of_range_fraction=totals.outside_steps / totals.steps,
+        energy_valid=False,
+        notes=(*trace.notes, *_notes(table, totals)),
+    )
+
+
+def _notes(table: CostTable, totals: Totals) -> tuple[str, ...]:
+    notes = []
+    if table.source != "measured":
+        notes.append(f"Table {table.name} is assumed, not measured: {table.measured_on}.")
+    if totals.outside_steps:
+        outside = f"{totals.outside_steps} of {totals.steps} steps"
+        notes.append(f"{outside} lie outside what table {table.name} measured.")
+    if totals.preemptions:
+        notes.append(f"KV blocks ran out: {totals.preemptions} times a request was preempted and recomputed.")
+    return tuple(notes)
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in ("replay", "numpy", "numba", "simpy"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed as a package"
+    return versions

@@ -1,0 +1,125 @@
+"""Serve a whole trace by a fleet: on the simulated clock, or past it where releases are known beforehand."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sim.driver import Driver, Progress
+from sim.engine import SimulatedEngine
+from sim.fleet import Fleet
+from sim.foreknown import release_times, stretches
+from sim.options import EngineOptions, FleetOptions
+from sim.policy import Policy
+from sim.replica_group import ReplicaGroup, Served, Totals, sum_of, totals_of
+from sim.request_table import check_lengths, known_prefixes, table_of
+from sim.router import ROUTERS, round_robin
+from sim.scheduler_state import FIRST_TOKEN_S
+from sim.table import CostTable
+from traces.record import SERVED, UNFINISHED, Outcomes
+from traces.trace import Counts, Floats, Trace
+
+POWER_TICK_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What serves the requests.
+
+    Attributes:
+        options: What each engine is told.
+        fleet: How many engines there are.
+        table: What their steps cost.
+    """
+
+    options: EngineOptions
+    fleet: FleetOptions
+    table: CostTable
+
+
+def serve(trace: Trace, policy: Policy, setup: Setup, progress: Progress | None) -> tuple[Outcomes, Totals]:
+    """Return what became of each request, and what the fleet did up to the last completion.
+
+    Raises:
+        ValueError: A request cannot be served, or the policy breaks a rule.
+    """
+    release_s = release_times(policy, trace.arrival_s) if takes_turns(setup.fleet) else None
+    if release_s is None:
+        return _serve_on_clock(trace, policy, setup, progress)
+    return _serve_foreknown(trace, release_s, setup, progress)
+
+
+def takes_turns(fleet: FleetOptions) -> bool:
+    """Say whether it is known beforehand which replica the n-th release goes to."""
+    return fleet.replicas == 1 or ROUTERS[fleet.router] is round_robin
+
+
+def _serve_on_clock(
+    trace: Trace, policy: Policy, setup: Setup, progress: Progress | None
+) -> tuple[Outcomes, Totals]:
+    requests = table_of(trace, setup.options)
+    engines = [
+        SimulatedEngine(requests, setup.options, setup.table, power_tick_s=POWER_TICK_S)
+        for _ in range(setup.fleet.replicas)
+    ]
+    one, several = engines[0], Fleet(engines, ROUTERS[setup.fleet.router], len(trace))
+    release_s = Driver(trace, policy, one if len(engines) == 1 else several, progress).run()
+    end_s = float(one.finished_s.max())
+    for engine in engines:
+        engine.close(end_s)
+    replica = several.replica if len(engines) > 1 else None
+    results = requests.results[:, FIRST_TOKEN_S:].T
+    return outcomes_of(trace, release_s, results, replica), sum_of([totals_of(engine) for engine in engines])
+
+
+def _serve_foreknown(
+    trace: Trace, release_s: Floats, setup: Setup, progress: Progress | None
+) -> tuple[Outcomes, Totals]:
+    check_lengths(trace, setup.options)
+    order = np.argsort(release_s, kind="stable")
+    in_order = trace if (release_s[1:] >= release_s[:-1]).all() else trace.take(order)
+    replicas = setup.fleet.replicas
+    prefix = known_prefixes(in_order, setup.options)
+    group = ReplicaGroup(range(replicas), replicas, setup.options, setup.table, POWER_TICK_S, prefix)
+    results = np.full((3, len(trace)), np.nan)
+
+    def keep(served: Served) -> None:
+        results[:, order[served.place]] = served.results
+        if progress is not None:
+            progress(len(served.place))
+
+    for stretch in stretches(in_order, release_s[order]):
+        keep(group.serve(stretch))
+    keep(group.finish())
+    totals = sum_of(group.close(float(results[1].max())))
+    replica = None
+    if replicas > 1:
+        replica = np.empty(len(trace), np.int32)
+        replica[order] = np.arange(len(trace)) % replicas
+    return outcomes_of(trace, release_s, results, replica), totals
+
+
+def outcomes_of(
+    trace: Trace, released_s: Floats, results: Floats, replica: Counts | None, first_row: int = 0
+) -> Outcomes:
+    """Return what became of requests as it is recorded.
+
+    Args:
+        trace: The requests.
+        released_s: When each was released, shape (requests,).
+        results: first_token_s, finished_s and energy_j of each, NaN where unknown, shape (3, requests).
+        replica: Which replica served each, None if there is but one.
+        first_row: Row of the first of them.
+    """
+    first_token_s, finished_s, energy_j = results
+    return Outcomes(
+        request_id=np.arange(first_row, first_row + len(trace), dtype=np.int64),
+        arrival_s=trace.arrival_s,
+        released_s=released_s,
+        first_token_s=first_token_s,
+        finished_s=finished_s,
+        prompt_tokens=trace.prompt_tokens,
+        output_tokens=trace.output_tokens,
+        status=np.where(np.isfinite(finished_s), SERVED, UNFINISHED).astype(np.uint8),
+        energy_j=energy_j,
+        replica=replica,
+    )
