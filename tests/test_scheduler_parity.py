@@ -1,16 +1,18 @@
 """Step for step what vLLM's own scheduler decides.
 
-REPLAY_VLLM_PYTHON names an interpreter that has what vLLM's scheduler imports, REPLAY_VLLM_PATH folders of
-vLLM's Python files, one a version, separated as in PATH (CONTRIBUTING.md says how to make them).
-REPLAY_PARITY_EXAMPLES is the number of random workloads a version.
+Compares with the vLLM that is installed, and with each version whose Python files lie in a folder
+`vllm-VERSION` of the environment (CONTRIBUTING.md says how to make it). REPLAY_PARITY_EXAMPLES is the number
+of random workloads a version.
 """
 
 import json
 import os
 import subprocess
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +26,13 @@ from sim.options import EngineOptions
 from traces.reading import read_trace
 from traces.trace import PrefixBlocks, Trace
 
-PYTHON = os.environ.get("REPLAY_VLLM_PYTHON")
-PATHS = [path for path in os.environ.get("REPLAY_VLLM_PATH", "").split(os.pathsep) if path]
+INSTALLED = ""
+PATHS = [INSTALLED, *map(str, sorted(Path(sys.prefix).glob("vllm-*")))]
 EXAMPLES = int(os.environ.get("REPLAY_PARITY_EXAMPLES", "200"))
 
 pytestmark = [
     pytest.mark.vllm,
-    pytest.mark.skipif(not PYTHON or not PATHS, reason="REPLAY_VLLM_PYTHON and REPLAY_VLLM_PATH are not set"),
+    pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed"),
 ]
 
 
@@ -39,7 +41,7 @@ class Oracle:
 
     def __init__(self, path: str) -> None:
         self._process = subprocess.Popen(
-            [str(PYTHON), str(Path(__file__).with_name("scheduler_oracle.py"))],
+            [sys.executable, str(Path(__file__).with_name("scheduler_oracle.py"))],
             env={**os.environ, "PYTHONPATH": path},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -82,7 +84,7 @@ class Oracle:
         return json.loads(line)
 
 
-@pytest.fixture(scope="module", params=PATHS, ids=lambda path: Path(path).name)
+@pytest.fixture(scope="module", params=PATHS, ids=lambda path: Path(path).name or "installed")
 def oracle(request: pytest.FixtureRequest) -> Iterator[Oracle]:
     oracle = Oracle(request.param)
     yield oracle
