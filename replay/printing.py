@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from sim.summary import Summary
-from traces.record import Run
+from traces.record import Meta
 
 PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"))
 MISSING = "-"
@@ -16,9 +16,9 @@ def summary_json(summary: Summary) -> str:
     return json.dumps(asdict(summary), allow_nan=False)
 
 
-def summary_text(run: Run, summary: Summary, directory: Path) -> str:
+def summary_text(meta: Meta, summary: Summary, directory: Path) -> str:
     """Return the summary as an aligned table, with what made it and where its record is."""
-    blocks = (_title(run), _energy(summary), _latency(summary), _origin(run, summary, directory))
+    blocks = (_title(meta), _energy(summary), _latency(summary), _origin(meta, summary, directory))
     return "\n\n".join(blocks)
 
 
@@ -31,8 +31,7 @@ def quantity(value: float | None, unit: str) -> str:
     return f"{digits} {prefix}{unit}"
 
 
-def _title(run: Run) -> str:
-    meta = run.meta
+def _title(meta: Meta) -> str:
     options = ", ".join(f"{name}={_setting(value)}" for name, value in meta.policy_options.items())
     how = f"{meta.policy} ({options})" if options else meta.policy
     return f"{meta.trace_name}: {meta.requests:,} requests, policy {how}"
@@ -90,10 +89,10 @@ def _latency(summary: Summary) -> str:
     return "\n".join(lines)
 
 
-def _origin(run: Run, summary: Summary, directory: Path) -> str:
+def _origin(meta: Meta, summary: Summary, directory: Path) -> str:
     lines = [("served", f"{summary.served:,} of {summary.requests:,}, {summary.failed:,} failed")]
     if summary.table is not None:
-        lines.append(("table", f"{summary.table}: {run.meta.table_source}"))
+        lines.append(("table", f"{summary.table}: {meta.table_source}"))
     if summary.out_of_range_fraction is not None:
         outside = f"{100 * summary.out_of_range_fraction:.2f} % of the steps"
         lines.append(("outside table", outside))

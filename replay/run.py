@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from sim.options import EngineOptions
     from sim.policy import Policy
     from sim.serving import Setup
+    from sim.summary import Summary
     from sim.table import CostTable
-    from traces.record import Run
+    from traces.long_trace import LongTrace
+    from traces.record import Meta, Run
     from traces.trace import Trace
 
 POLICY_HELP = "Name of a policy, or FILE.py:CLASS."
@@ -89,7 +91,6 @@ def cli(
     from dataclasses import replace
 
     from replay.keep import keep_run
-    from replay.printing import summary_json, summary_text
     from sim.options import FleetOptions
     from sim.registry import make_policy
     from sim.serving import Setup
@@ -118,24 +119,32 @@ def cli(
     interrupted = False
     if live is None:
         assert costs is not None
-        options = _engine_options(engine, costs)
-        fleet = FleetOptions(replicas, router or ROUTER)
-        run = _simulate(_read(trace, given), chosen, Setup(options, fleet, costs), seed)
+        setup = Setup(_engine_options(engine, costs), FleetOptions(replicas, router or ROUTER), costs)
+        long = None if given else _long(trace, chosen, setup)
+        if long is not None:
+            _stream(long, chosen, policy, setup, out, seed, as_json)
+            return
+        run = _simulate(_read(trace, given), chosen, setup, seed)
     else:
         measured = _measure(_read(trace, given), chosen, live, costs, seed)
         run, attachments, interrupted = measured.run, measured.attachments, measured.ending.is_interrupted
     run = replace(run, meta=replace(run.meta, policy=policy, trace_options=given))
     directory = keep_run(run, out or _free_directory(RUNS, run.meta.run_id), attachments)
-    for note in run.meta.notes:
+    _print(run.meta, summarize(run), directory, as_json)
+    if interrupted:
+        raise click.Abort
+
+
+def _print(meta: "Meta", summary: "Summary", directory: Path, as_json: bool) -> None:
+    from replay.printing import summary_json, summary_text
+
+    for note in meta.notes:
         click.echo(f"note: {note}", err=True)
-    summary = summarize(run)
     if as_json:
         click.echo(summary_json(summary))
         click.echo(f"The record is in {directory}", err=True)
     else:
-        click.echo(summary_text(run, summary, directory))
-    if interrupted:
-        raise click.Abort
+        click.echo(summary_text(meta, summary, directory))
 
 
 def _no_engine(_: tuple[str, ...], given: dict[str, Any]) -> None:
@@ -231,6 +240,45 @@ def _simulate(trace: "Trace", policy: "Policy", setup: "Setup", seed: int) -> "R
         return simulate(
             trace, policy, setup.options, setup.table, fleet=setup.fleet, seed=seed, progress=bar.advance
         )
+
+
+def _long(path: Path, policy: "Policy", setup: "Setup") -> "LongTrace | None":
+    """Return the trace to be read stretch by stretch if it is long and needs no more than that."""
+    from sim.stream import can_stream
+    from traces.long_trace import open_long
+
+    trace = open_long(path) if path.is_file() else None
+    return trace if trace is not None and can_stream(trace, policy, setup) else None
+
+
+def _stream(
+    trace: "LongTrace",
+    policy: "Policy",
+    policy_name: str,
+    setup: "Setup",
+    out: Path | None,
+    seed: int,
+    as_json: bool,
+) -> None:
+    from dataclasses import replace
+    from datetime import UTC, datetime
+
+    from replay.late_bar import LateBar
+    from sim.run_facts import id_of_run
+    from sim.stream import simulate_stream
+    from sim.summary import summary_of
+    from traces.record import total_energy_j
+    from traces.record_files import new_record
+
+    _announce_compilation()
+    directory = out or _free_directory(RUNS, id_of_run(trace.facts, policy, datetime.now(UTC)))
+    with new_record(directory) as record, LateBar(trace.requests, "replaying") as bar:
+        meta, power, tally = simulate_stream(
+            trace, policy, setup, record.add, seed=seed, progress=bar.advance
+        )
+        meta = replace(meta, policy=policy_name)
+        record.finish(meta, power)
+    _print(meta, summary_of(meta, total_energy_j(meta, power), tally), directory, as_json)
 
 
 def _announce_compilation() -> None:

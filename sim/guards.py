@@ -1,22 +1,42 @@
 """Guards on every number: what must hold of a run, simulated or measured, before its energy is believed.
 
-Each guard takes a run and returns the reasons why it fails, none if it holds. `docs/metrics.md` lists them by
-number.
+Each guard takes what is known of a run and returns the reasons why it fails, none if it holds.
+`docs/metrics.md` lists them by number.
 """
 
 from collections.abc import Callable, Iterator
-from itertools import pairwise
+from dataclasses import dataclass
 
 import numpy as np
 
 from sim.metering import Metering, check_metering
-from traces.record import FAILED, SERVED, Run
-from traces.trace import Floats
+from sim.tally import Tally, tally_of
+from traces.record import Meta, Power, Run, total_energy_j
 
 POWER_SLACK = 1.05
 SIMULATED_TOLERANCE = 1e-9
 MEASURED_TOLERANCE = 0.02
 OUT_OF_RANGE_LIMIT = 0.05
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evidence:
+    """What the guards look at.
+
+    Attributes:
+        meta: All but the verdict.
+        tally: What the outcomes come to.
+        power: Energy over time.
+    """
+
+    meta: Meta
+    tally: Tally
+    power: Power
+
+    @property
+    def total_energy_j(self) -> float | None:
+        """Energy from time 0 to the last completion, None if not metered."""
+        return total_energy_j(self.meta, self.power)
 
 
 def check(run: Run, metering: Metering | None = None) -> tuple[str, ...]:
@@ -26,46 +46,39 @@ def check(run: Run, metering: Metering | None = None) -> tuple[str, ...]:
         run: A run whose meta holds all but the verdict.
         metering: How a measured run's energy was metered, which the run itself does not tell.
     """
-    reasons = [f"guard {n}: {reason}" for n, guard in enumerate(GUARDS, 1) for reason in guard(run)]
-    if metering is not None:
-        reasons += [f"guard {n}: {reason}" for n, reason in check_metering(metering, len(GUARDS) + 1)]
-    return tuple(reasons)
+    reasons = check_evidence(Evidence(run.meta, tally_of(run.outcomes, run.meta.makespan_s), run.power))
+    if metering is None:
+        return reasons
+    return (*reasons, *(f"guard {n}: {reason}" for n, reason in check_metering(metering, len(GUARDS) + 1)))
 
 
-def every_request_ends(run: Run) -> Iterator[str]:
+def check_evidence(run: Evidence) -> tuple[str, ...]:
+    """Return why a run is not to be believed, as `check` does, metering aside."""
+    return tuple(f"guard {n}: {reason}" for n, guard in enumerate(GUARDS, 1) for reason in guard(run))
+
+
+def every_request_ends(run: Evidence) -> Iterator[str]:
     """Guard 1. served + failed = offered."""
-    offered, status = run.meta.requests, run.outcomes.status
-    served, failed = int(np.count_nonzero(status == SERVED)), int(np.count_nonzero(status == FAILED))
-    if served + failed != offered or len(run.outcomes) != offered:
-        yield f"{served} served + {failed} failed, {len(run.outcomes)} recorded, but {offered} were offered"
+    offered, t = run.meta.requests, run.tally
+    if t.served + t.failed != offered or t.requests != offered:
+        yield f"{t.served} served + {t.failed} failed, {t.requests} recorded, but {offered} were offered"
 
 
-def served_means_served(run: Run) -> Iterator[str]:
+def served_means_served(run: Evidence) -> Iterator[str]:
     """Guard 2. What counts as served was released and has a first token, a last one, and tokens."""
-    o = run.outcomes
-    whole = np.isfinite(o.released_s + o.first_token_s + o.finished_s) & (o.output_tokens > 0)
-    broken = o.request_id[(o.status == SERVED) & ~whole]
-    if len(broken):
-        yield f"{len(broken)} requests count as served but were not, the first is {broken[0]}"
+    broken = run.tally.not_served
+    if broken.count:
+        yield f"{broken.count} requests count as served but were not, the first is {broken.first}"
 
 
-def causes_precede_effects(run: Run) -> Iterator[str]:
+def causes_precede_effects(run: Evidence) -> Iterator[str]:
     """Guard 3. arrival <= released <= first token <= finished <= makespan, as far as a request got."""
-    o = run.outcomes
-    moments = {
-        "arrival": o.arrival_s,
-        "release": o.released_s,
-        "first token": o.first_token_s,
-        "finish": o.finished_s,
-        "the makespan": np.full(len(o), run.meta.makespan_s),
-    }
-    for before, after in pairwise(moments):
-        late = o.request_id[moments[before] > moments[after]]
-        if len(late):
-            yield f"{before} comes after {after} in {len(late)} requests, the first is {late[0]}"
+    for (before, after), late in run.tally.late.items():
+        if late.count:
+            yield f"{before} comes after {after} in {late.count} requests, the first is {late.first}"
 
 
-def energy_is_known(run: Run) -> Iterator[str]:
+def energy_is_known(run: Evidence) -> Iterator[str]:
     """Guard 4. There is an energy, unless no GPU was metered; it, and each known part, is finite and >= 0."""
     energy, total_j = run.meta.energy, run.total_energy_j
     if total_j is None:
@@ -78,7 +91,7 @@ def energy_is_known(run: Run) -> Iterator[str]:
             yield f"{name} energy must be >= 0 J and finite, is {part_j} J"
 
 
-def idling_is_the_least(run: Run) -> Iterator[str]:
+def idling_is_the_least(run: Evidence) -> Iterator[str]:
     """Guard 5. energy >= idle power * makespan."""
     meta, total_j = run.meta, run.total_energy_j
     if total_j is None or meta.idle_w is None:
@@ -88,7 +101,7 @@ def idling_is_the_least(run: Run) -> Iterator[str]:
         yield f"{total_j:.6g} J is less than idling alone takes, {least_j:.6g} J"
 
 
-def power_is_within_limit(run: Run) -> Iterator[str]:
+def power_is_within_limit(run: Evidence) -> Iterator[str]:
     """Guard 6. energy / makespan <= 1.05 * power limit, per GPU."""
     meta, total_j = run.meta, run.total_energy_j
     if total_j is None or meta.power_limit_w is None or meta.makespan_s <= 0:
@@ -98,7 +111,7 @@ def power_is_within_limit(run: Run) -> Iterator[str]:
         yield f"mean power is {mean_w:.6g} W per GPU, above {POWER_SLACK} x the limit = {most_w:.6g} W"
 
 
-def parts_sum_to_the_counter(run: Run) -> Iterator[str]:
+def parts_sum_to_the_counter(run: Evidence) -> Iterator[str]:
     """Guard 7. prefill + decode + idle = total, the counter's last value: simulated 1e-9, measured 2 %."""
     energy, counter_j = run.meta.energy, run.power.energy_j
     if run.total_energy_j is None:
@@ -112,20 +125,19 @@ def parts_sum_to_the_counter(run: Run) -> Iterator[str]:
         yield f"prefill + decode + idle = {energy.total_j:.9g} J, but the counter says {counter_j[-1]:.9g} J"
 
 
-def shares_sum_to_the_total(run: Run) -> Iterator[str]:
+def shares_sum_to_the_total(run: Evidence) -> Iterator[str]:
     """Guard 8. The requests' shares + unattributed idle = total, where shares are known."""
-    energy, shares_j = run.meta.energy, run.outcomes.energy_j
-    known_j: Floats = shares_j[~np.isnan(shares_j)]
-    if energy is None or not len(known_j):
+    energy, tally = run.meta.energy, run.tally
+    if energy is None or not tally.shares:
         return
-    if (known_j < 0).any():
-        yield f"a request's share of the energy must be >= 0 J, the least is {known_j.min():.6g} J"
-    sum_j = float(known_j.sum()) + energy.idle_j
+    if tally.least_share_j < 0:
+        yield f"a request's share of the energy must be >= 0 J, the least is {tally.least_share_j:.6g} J"
+    sum_j = tally.shares_j + energy.idle_j
     if _differ(sum_j, energy.total_j, _tolerance(run)):
         yield f"the requests' shares + idle = {sum_j:.9g} J, but the total is {energy.total_j:.9g} J"
 
 
-def steps_are_within_the_table(run: Run) -> Iterator[str]:
+def steps_are_within_the_table(run: Evidence) -> Iterator[str]:
     """Guard 9. Simulated: at most 5 % of the steps lie outside what the cost table measured."""
     fraction = run.meta.out_of_range_fraction
     if fraction is not None and fraction > OUT_OF_RANGE_LIMIT:
@@ -135,7 +147,7 @@ def steps_are_within_the_table(run: Run) -> Iterator[str]:
         )
 
 
-GUARDS: tuple[Callable[[Run], Iterator[str]], ...] = (
+GUARDS: tuple[Callable[[Evidence], Iterator[str]], ...] = (
     every_request_ends,
     served_means_served,
     causes_precede_effects,
@@ -148,7 +160,7 @@ GUARDS: tuple[Callable[[Run], Iterator[str]], ...] = (
 )
 
 
-def _tolerance(run: Run) -> float:
+def _tolerance(run: Evidence) -> float:
     return SIMULATED_TOLERANCE if run.meta.kind == "simulated" else MEASURED_TOLERANCE
 
 

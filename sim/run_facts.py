@@ -37,7 +37,7 @@ def describe(
     """
     name, table, replicas = name_of(policy), setup.table, setup.fleet.replicas
     return Meta(
-        run_id=re.sub(r"[^\w.-]+", "-", f"{trace.name}-{name}-{started_at:%Y%m%dT%H%M%SZ}"),
+        run_id=id_of_run(trace, policy, started_at),
         kind="simulated",
         started_at=started_at.isoformat(timespec="seconds"),
         trace_name=trace.name,
@@ -63,6 +63,11 @@ def describe(
         energy_valid=False,
         notes=(*trace.notes, *_notes(table, totals)),
     )
+
+
+def id_of_run(trace: Trace, policy: Policy, started_at: datetime) -> str:
+    """Return the name of a run, good as the name of a folder."""
+    return re.sub(r"[^\w.-]+", "-", f"{trace.name}-{name_of(policy)}-{started_at:%Y%m%dT%H%M%SZ}")
 
 
 def _notes(table: CostTable, totals: Totals) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from traces.record import SERVED, UNFINISHED, Outcomes
 from traces.trace import Counts, Floats, Trace
 
 POWER_TICK_S = 0.1
+MOST_POWER_SAMPLES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +54,24 @@ def takes_turns(fleet: FleetOptions) -> bool:
     return fleet.replicas == 1 or ROUTERS[fleet.router] is round_robin
 
 
+def power_tick_s(last_s: float) -> float:
+    """Return the seconds between power samples of a replay whose last request comes at `last_s`.
+
+    A tenth of a second, or so many times ten that there are about a million samples at most.
+    """
+    tick_s = POWER_TICK_S
+    while last_s / tick_s > MOST_POWER_SAMPLES:
+        tick_s *= 10
+    return tick_s
+
+
 def _serve_on_clock(
     trace: Trace, policy: Policy, setup: Setup, progress: Progress | None
 ) -> tuple[Outcomes, Totals]:
     requests = table_of(trace, setup.options)
+    tick_s = power_tick_s(float(trace.arrival_s[-1]))
     engines = [
-        SimulatedEngine(requests, setup.options, setup.table, power_tick_s=POWER_TICK_S)
+        SimulatedEngine(requests, setup.options, setup.table, power_tick_s=tick_s)
         for _ in range(setup.fleet.replicas)
     ]
     one, several = engines[0], Fleet(engines, ROUTERS[setup.fleet.router], len(trace))
@@ -79,7 +92,8 @@ def _serve_foreknown(
     in_order = trace if (release_s[1:] >= release_s[:-1]).all() else trace.take(order)
     replicas = setup.fleet.replicas
     prefix = known_prefixes(in_order, setup.options)
-    group = ReplicaGroup(range(replicas), replicas, setup.options, setup.table, POWER_TICK_S, prefix)
+    tick_s = power_tick_s(float(trace.arrival_s[-1]))
+    group = ReplicaGroup(range(replicas), replicas, setup.options, setup.table, tick_s, prefix)
     results = np.full((3, len(trace)), np.nan)
 
     def keep(served: Served) -> None:

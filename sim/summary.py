@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from sim import metrics
-from traces.record import FAILED, EnergySource, Run
+from sim.tally import Tally, tally_of
+from traces.record import EnergySource, Meta, Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,37 +68,38 @@ class Summary:
 
 def summarize(run: Run) -> Summary:
     """Return the summary of `run`, by the definitions of `sim.metrics`."""
-    meta, outcomes, energy = run.meta, run.outcomes, run.meta.energy
-    total_j = run.total_energy_j
-    served = metrics.served(outcomes)
-    requests_served = int(np.count_nonzero(served))
-    output_tokens = int(outcomes.output_tokens[served].sum(dtype=np.int64))
-    prompt_tokens = int(outcomes.prompt_tokens[served].sum(dtype=np.int64))
-    ttft, tpot, e2e = metrics.ttft_s(outcomes), metrics.tpot_s(outcomes), metrics.e2e_s(outcomes)
+    tally = tally_of(run.outcomes, run.meta.makespan_s)
+    return summary_of(run.meta, run.total_energy_j, tally)
+
+
+def summary_of(meta: Meta, total_j: float | None, tally: Tally) -> Summary:
+    """Return the summary of a run whose outcomes come to `tally`."""
+    energy = meta.energy
+    ttft_s, tpot_s, e2e_s = tally.quantiles(0.50, 0.90, 0.99)
     return Summary(
         total_energy_j=total_j,
         prefill_energy_j=None if energy is None else energy.prefill_j,
         decode_energy_j=None if energy is None else energy.decode_j,
         idle_energy_j=None if energy is None else energy.idle_j,
         mean_power_w=metrics.ratio(total_j, meta.makespan_s),
-        energy_j_per_request=metrics.ratio(total_j, requests_served),
-        energy_j_per_output_token=metrics.ratio(total_j, output_tokens),
-        energy_j_per_token=metrics.ratio(total_j, prompt_tokens + output_tokens),
+        energy_j_per_request=metrics.ratio(total_j, tally.served),
+        energy_j_per_output_token=metrics.ratio(total_j, tally.output_tokens),
+        energy_j_per_token=metrics.ratio(total_j, tally.prompt_tokens + tally.output_tokens),
         cpu_energy_j=meta.cpu_j,
         dram_energy_j=meta.dram_j,
         makespan_s=meta.makespan_s,
         requests=meta.requests,
-        served=requests_served,
-        failed=int(np.count_nonzero(outcomes.status == FAILED)),
-        ttft_p50_s=metrics.quantile(ttft, 0.50),
-        ttft_p90_s=metrics.quantile(ttft, 0.90),
-        ttft_p99_s=metrics.quantile(ttft, 0.99),
-        tpot_p50_s=metrics.quantile(tpot, 0.50),
-        tpot_p90_s=metrics.quantile(tpot, 0.90),
-        tpot_p99_s=metrics.quantile(tpot, 0.99),
-        e2e_p50_s=metrics.quantile(e2e, 0.50),
-        e2e_p90_s=metrics.quantile(e2e, 0.90),
-        e2e_p99_s=metrics.quantile(e2e, 0.99),
+        served=tally.served,
+        failed=tally.failed,
+        ttft_p50_s=ttft_s[0],
+        ttft_p90_s=ttft_s[1],
+        ttft_p99_s=ttft_s[2],
+        tpot_p50_s=tpot_s[0],
+        tpot_p90_s=tpot_s[1],
+        tpot_p99_s=tpot_s[2],
+        e2e_p50_s=e2e_s[0],
+        e2e_p90_s=e2e_s[1],
+        e2e_p99_s=e2e_s[2],
         out_of_range_fraction=meta.out_of_range_fraction,
         table=meta.table,
         energy_source=meta.energy_source,

@@ -1,7 +1,10 @@
 """A trace as a Parquet file: the project's own format."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +41,23 @@ def write_trace(trace: Trace, path: Path, *, overwrite: bool = False) -> None:
     """
     if not len(trace):
         raise ValueError(f"trace {trace.name} has no requests; nothing to write to {path}")
-    schema = _schema(trace)
+    write_parts([trace], path, overwrite=overwrite)
+
+
+def write_parts(parts: Iterable[Trace], path: Path, *, overwrite: bool = False) -> None:
+    """Write a trace that comes part by part, as `write_trace` does; no two parts are in memory.
+
+    Args:
+        parts: At least one, in order; they have the same columns, and the first tells the origin of all.
+        path: As for `write_trace`.
+        overwrite: As for `write_trace`.
+
+    Raises:
+        ValueError: `path` exists and may not be replaced.
+    """
+    rest = iter(parts)
+    first = next(rest)
+    schema = _schema(first)
     encoded = {name: encoding for name, encoding in ENCODINGS.items() if name.split(".")[0] in schema.names}
     encoded_names = {name.split(".")[0] for name in encoded}
     options: dict[str, Any] = {
@@ -47,9 +66,10 @@ def write_trace(trace: Trace, path: Path, *, overwrite: bool = False) -> None:
         "use_dictionary": [name for name in schema.names if name not in encoded_names],
     }
     with whole_file(path, overwrite=overwrite) as part, pq.ParquetWriter(part, schema, **options) as writer:
-        rows = ROW_GROUP_ROWS if trace.prefix is None else min(ROW_GROUP_ROWS, ROW_GROUP_ROWS_WITH_HASHES)
-        for start in range(0, len(trace), rows):
-            writer.write_table(_table(trace, slice(start, start + rows), schema))
+        rows = ROW_GROUP_ROWS if first.prefix is None else min(ROW_GROUP_ROWS, ROW_GROUP_ROWS_WITH_HASHES)
+        for part_of_trace in chain([first], rest):
+            for start in range(0, len(part_of_trace), rows):
+                writer.write_table(_table(part_of_trace, slice(start, start + rows), schema))
 
 
 def read_parquet(file: SourceFile) -> Trace:
@@ -60,30 +80,56 @@ def read_parquet(file: SourceFile) -> Trace:
     Raises:
         ValueError: The file is not whole, lacks a column, or a value breaks a rule (row and value are named).
     """
-    try:
+    with intact(file.path):
         parquet = pq.ParquetFile(file.path)
         return _read(file, parquet)
+
+
+@contextmanager
+def intact(path: Path) -> Iterator[None]:
+    """Turn what reading a damaged Parquet file raises into a ValueError."""
+    try:
+        yield
     except (pa.ArrowInvalid, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise ValueError(f"{file.path}: not a whole Parquet file; get or write it again ({error})") from error
+        raise ValueError(f"{path}: not a whole Parquet file; get or write it again ({error})") from error
 
 
-def _read(file: SourceFile, parquet: Any) -> Trace:
+def facts_of(file: SourceFile, parquet: Any) -> Trace:
+    """Return the trace in a Parquet file without its requests.
+
+    Raises:
+        ValueError: The file has no requests, or lacks a column.
+    """
     names = parquet.schema_arrow.names
     for name in NEEDED:
         if name not in names:
             raise ValueError(f"{file.path}: no column {name}; it has {', '.join(names) or 'none'}")
     if not parquet.metadata.num_rows:
         raise ValueError(f"{file.path}: it has no rows; a trace needs at least 1 request")
-    reader = ParquetColumns(file.path, parquet)
-    facts = _facts(file, parquet.schema_arrow.metadata or {})
+    metadata = parquet.schema_arrow.metadata or {}
+    facts = _facts(file, metadata)
+    return Trace(
+        name=facts.name,
+        source=facts.source,
+        licence=facts.licence,
+        sha256=facts.sha256,
+        arrival_s=np.zeros(0),
+        prompt_tokens=np.zeros(0, np.int32),
+        output_tokens=np.zeros(0, np.int32),
+        notes=tuple(json.loads(metadata.get(b"notes", b"[]"))),
+        synthetic=facts.synthetic,
+    )
+
+
+def _read(file: SourceFile, parquet: Any) -> Trace:
+    facts = facts_of(file, parquet)
+    names, metadata = parquet.schema_arrow.names, parquet.schema_arrow.metadata or {}
+    reader = ParquetColumns(file.path, metadata, lambda name: parquet.read(columns=[name]).column(name))
     return sort(
-        Trace(
-            name=facts.name,
-            source=facts.source,
-            licence=facts.licence,
-            sha256=facts.sha256,
+        replace(
+            facts,
             arrival_s=reader.times("arrival_s"),
             prompt_tokens=reader.counts("prompt_tokens"),
             output_tokens=reader.counts("output_tokens"),
@@ -91,8 +137,6 @@ def _read(file: SourceFile, parquet: Any) -> Trace:
             session_id=reader.texts("session_id") if "session_id" in names else None,
             is_offline=reader.is_offline() if "request_class" in names else None,
             deadline_s=reader.times("deadline_s", optional=True) if "deadline_s" in names else None,
-            notes=tuple(json.loads((parquet.schema_arrow.metadata or {}).get(b"notes", b"[]"))),
-            synthetic=facts.synthetic,
         )
     )
 

@@ -1,5 +1,6 @@
 """Columns of a Parquet trace, read one at a time and checked."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,21 @@ from traces.trace import Counts, Floats, PrefixBlocks
 class ParquetColumns:
     """Columns of a Parquet file, each read when asked for; a value that breaks a rule is a ValueError."""
 
-    def __init__(self, path: Path, parquet: Any) -> None:
+    def __init__(
+        self, path: Path, metadata: Mapping[bytes, bytes], read: Callable[[str], Any], first_row: int = 0
+    ) -> None:
+        """Take what tells about columns.
+
+        Args:
+            path: The file, for messages.
+            metadata: The file's.
+            read: Returns the column of a name, of the whole file or of some rows.
+            first_row: Row of the first value, for messages.
+        """
         self._path = path
-        self._parquet = parquet
+        self._metadata = metadata
+        self._column = read
+        self._first_row = first_row
 
     def times(self, name: str, *, optional: bool = False) -> Floats:
         """Return seconds of at least 0, NaN for what is missing where it is optional."""
@@ -43,11 +56,11 @@ class ParquetColumns:
     def prefix(self) -> PrefixBlocks:
         """Return the block hashes, of as many tokens each as the file's metadata says."""
         column = self._column("prefix_hashes")
-        tokens = (self._parquet.schema_arrow.metadata or {}).get(b"block_tokens")
+        tokens = self._metadata.get(b"block_tokens")
         if tokens is None or not tokens.isdigit() or int(tokens) < 1:
             raise ValueError(
                 f"{self._path}: prefix_hashes need block_tokens in the file's metadata, a whole number of at "
-                f"least 1, got {tokens}; write there how many tokens a hash stands for"
+                f"least 1, got {tokens!r}; write there how many tokens a hash stands for"
             )
         lists = column.combine_chunks()
         hashes = lists.flatten().to_numpy(zero_copy_only=False).astype(np.int64, copy=False)
@@ -67,9 +80,6 @@ class ParquetColumns:
         offline: NDArray[np.bool_] = values == "offline"
         return offline
 
-    def _column(self, name: str) -> Any:
-        return self._parquet.read(columns=[name]).column(name)
-
     def _numbers(self, name: str) -> Any:
         column = self._column(name)
         if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
@@ -78,10 +88,11 @@ class ParquetColumns:
 
     def _whole(self, column: Any, name: str) -> None:
         if column.null_count:
-            row = column.is_null().to_numpy().argmax()
+            row = self._first_row + column.is_null().to_numpy().argmax()
             raise ValueError(f"{self._path}, row {row}: {name} must be given, but is missing")
 
     def _demand(self, holds: NDArray[np.bool_], values: Any, name: str, rule: str) -> None:
         if not holds.all():
-            row = int(np.argmin(holds))
-            raise ValueError(f"{self._path}, row {row}: {name} must be {rule}, got {values[row]}")
+            place = int(np.argmin(holds))
+            row = self._first_row + place
+            raise ValueError(f"{self._path}, row {row}: {name} must be {rule}, got {values[place]}")

@@ -154,7 +154,12 @@ class Run:
 
     @property
     def total_energy_j(self) -> float | None:
-        """Energy from time 0 to the last completion: the split's, else the counter's, None if not metered."""
-        if self.meta.energy is not None:
-            return self.meta.energy.total_j
-        return float(self.power.energy_j[-1]) if len(self.power.energy_j) else None
+        """Energy from time 0 to the last completion, None if not metered."""
+        return total_energy_j(self.meta, self.power)
+
+
+def total_energy_j(meta: Meta, power: Power) -> float | None:
+    """Return a run's energy up to the last completion: the split's, else the counter's, else None."""
+    if meta.energy is not None:
+        return meta.energy.total_j
+    return float(power.energy_j[-1]) if len(power.energy_j) else None

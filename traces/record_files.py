@@ -2,10 +2,11 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import MISSING, asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,7 @@ from traces.record import STATUS_NAMES, EnergySplit, Meta, Outcomes, Power, Run
 from traces.whole_files import ensure_free, whole_folder
 
 FORMAT = 1
+COMPRESSION: Final = "zstd"
 META_FILE, OUTCOMES_FILE, POWER_FILE = "run.json", "requests.parquet", "power.parquet"
 TIMES = ("arrival_s", "released_s", "first_token_s", "finished_s", "energy_j")
 COUNTS = ("prompt_tokens", "output_tokens")
@@ -38,15 +40,56 @@ def write_run(
     Raises:
         ValueError: `directory` exists and may not be replaced, or the folder above it is missing.
     """
+    with new_record(directory, overwrite=overwrite) as record:
+        record.add(run.outcomes)
+        record.finish(run.meta, run.power, attachments)
+
+
+@contextmanager
+def new_record(directory: Path, *, overwrite: bool = False) -> Iterator["RecordWriter"]:
+    """Give a writer of the record `directory`, which is there whole when the block ends, or not at all.
+
+    Raises:
+        ValueError: As `write_run` does.
+    """
     ensure_record_free(directory, overwrite=overwrite)
-    facts = {"format": FORMAT, **_without_nan(asdict(run.meta))}
-    text = json.dumps(facts, indent=2, allow_nan=False) + "\n"
     with whole_folder(directory, overwrite=overwrite) as part:
-        (part / META_FILE).write_text(text)
-        _write(part / OUTCOMES_FILE, _outcomes_table(run.outcomes))
-        _write(part / POWER_FILE, _table({"time_s": run.power.time_s, "energy_j": run.power.energy_j}))
+        writer = RecordWriter(part)
+        try:
+            yield writer
+        finally:
+            writer.close()
+
+
+class RecordWriter:
+    """Writes a run part by part: the outcomes of the next requests as often as one likes, then the rest."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._outcomes: Any = None
+
+    def add(self, outcomes: Outcomes) -> None:
+        """Write what became of the next requests; the first part says which columns there are."""
+        table = _outcomes_table(outcomes)
+        if self._outcomes is None:
+            path = self._folder / OUTCOMES_FILE
+            self._outcomes = pq.ParquetWriter(path, table.schema, compression=COMPRESSION)
+        self._outcomes.write_table(table)
+
+    def finish(
+        self, meta: Meta, power: Power, attachments: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> None:
+        """Write all but the outcomes."""
+        facts = {"format": FORMAT, **_without_nan(asdict(meta))}
+        (self._folder / META_FILE).write_text(json.dumps(facts, indent=2, allow_nan=False) + "\n")
+        _write(self._folder / POWER_FILE, _table({"time_s": power.time_s, "energy_j": power.energy_j}))
         for name, columns in (attachments or {}).items():
-            _write(part / f"{name}.parquet", _table(dict(columns)))
+            _write(self._folder / f"{name}.parquet", _table(dict(columns)))
+
+    def close(self) -> None:
+        """Close the file of outcomes."""
+        if self._outcomes is not None:
+            self._outcomes.close()
 
 
 def ensure_record_free(directory: Path, *, overwrite: bool = False) -> None:
@@ -108,10 +151,10 @@ def read_attachment(directory: Path, name: str) -> dict[str, Any] | None:
 
 
 def _outcomes_table(outcomes: Outcomes) -> Any:
-    names = np.array(STATUS_NAMES, dtype=object)
     columns = {field.name: getattr(outcomes, field.name) for field in fields(outcomes)}
     known = {name: values for name, values in columns.items() if values is not None}
-    return _table({**known, "status": names[outcomes.status]})
+    status: Any = pa.DictionaryArray.from_arrays(outcomes.status, np.array(STATUS_NAMES))
+    return _table({**known, "status": status.cast(pa.string())})
 
 
 def _table(columns: dict[str, Any]) -> Any:
@@ -119,7 +162,7 @@ def _table(columns: dict[str, Any]) -> Any:
 
 
 def _write(path: Path, table: Any) -> None:
-    pq.write_table(table, path, compression="zstd")
+    pq.write_table(table, path, compression=COMPRESSION)
 
 
 def _read(path: Path) -> Any:
