@@ -29,12 +29,12 @@ PLACES = 1 << 24
 def key_of(s: Scheduler, row: int, place: int) -> int:
     """Return the key of block `place` of a request."""
     block_size, hash_tokens = s.rules.block_size, s.rules.hash_tokens
-    first = s.prompts[row, 0]
     end = (place + 1) * block_size
-    if end > s.requests[row, PROMPT_TOKENS] or s.prompts[row, 1] == first:
+    known = s.prompts[row, 0] + (end - 1) // hash_tokens
+    if end > s.requests[row, PROMPT_TOKENS] or known >= s.prompts[row, 1]:
         return own_key(s, row, place)
     parts = max(hash_tokens // block_size, 1)
-    return int(s.prompt_ids[first + (end - 1) // hash_tokens]) * parts + place % parts
+    return int(s.prompt_ids[known]) * parts + place % parts
 
 
 @compiled

@@ -178,6 +178,11 @@ def test_a_block_of_many_hashes_is_cached_as_a_whole() -> None:
     assert contexts(trace) == [{0: 0}, {}, {1: 12}]
 
 
+def test_a_prompt_with_too_few_hashes_equals_others_only_as_far_as_they_go() -> None:
+    trace = trace_of([16, 16, 16], [1, 1, 1], [0.0, 1.0, 2.0], prefix=prefix_of([[7], [7], [7, 7, 7, 7]], 4))
+    assert contexts(trace) == [{0: 0}, {}, {1: 4}, {}, {2: 4}]
+
+
 def test_the_end_of_a_freed_prompt_is_evicted_before_its_beginning() -> None:
     # Six blocks. Row 0 leaves three of them cached; row 1 takes the other three and one of those: the last.
     trace = trace_of(
