@@ -20,7 +20,9 @@ from sim.guards import check
 from sim.immediate import Immediate
 from sim.options import EngineOptions, FleetOptions
 from sim.policy import Decision, Held, Policy
+from sim.prefix_cache import own_key
 from sim.replica_group import ReplicaGroup, sum_of
+from sim.request_table import RequestTable
 from sim.router import ROUTERS
 from sim.simulate import simulate
 from traces.record import Run
@@ -181,6 +183,22 @@ def test_how_a_trace_is_cut_into_stretches_changes_no_bit(
             runs.append(simulate(trace, Immediate(), options, toy_table(), fleet=FleetOptions(replicas)))
     assert_same_results(*runs)
     assert runs[0].meta.notes == runs[1].meta.notes
+
+
+def test_a_row_that_is_used_again_has_other_blocks_of_its_own() -> None:
+    table = RequestTable()
+    engine = SimulatedEngine(table, OPTIONS, toy_table())
+    key_of_own = getattr(own_key, "py_func", own_key)
+    rows_and_keys = []
+    for at_s in (0.0, 100.0):
+        rows = table.take(toy_trace([0.0]))
+        engine.submit(rows, np.array([at_s]))
+        engine.advance_past_finishes(inf)
+        rows_and_keys.append((rows[0], key_of_own(engine._core.scheduler, int(rows[0]), 0)))
+        table.give_back(rows)
+    (first, key), (again, other_key) = rows_and_keys
+    assert first == again
+    assert key != other_key
 
 
 @every_router
