@@ -12,10 +12,14 @@ Ts = TypeVarTuple("Ts")
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """Time starts at `start_s` and stands still while anything is ready to run."""
+    """Time starts at `start_s` and stands still while anything is ready to run.
 
-    def __init__(self, start_s: float = 0.0) -> None:
+    Timers are late by `slack` of the time waited for them.
+    """
+
+    def __init__(self, start_s: float = 0.0, slack: float = 0.0) -> None:
         self._virtual_s = start_s
+        self._slack = slack
         self._due_s: list[float] = []
         super().__init__(JumpingSelector(self.jump))
 
@@ -37,12 +41,13 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._virtual_s += seconds
 
     def jump(self) -> None:
-        """Go to the next timer, exactly."""
+        """Go to the next timer."""
         while self._due_s and self._due_s[0] <= self._virtual_s:
             heapq.heappop(self._due_s)
         if not self._due_s:
             raise RuntimeError("everything waits and no timer is set")
-        self._virtual_s = heapq.heappop(self._due_s)
+        due_s = heapq.heappop(self._due_s)
+        self._virtual_s = due_s + self._slack * (due_s - self._virtual_s)
 
 
 class JumpingSelector(selectors.DefaultSelector):
