@@ -142,8 +142,8 @@ OPEN = (
 """Arrivals that do not wait for the engine: launches are then not held up by the next request coming in."""
 
 STANDARD_RAGGED = {
-    400: (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256),
-    1200: (2, 4, 8, 16, 32, 64, 128, 256),
+    400: (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512, 900),
+    1200: (2, 4, 8, 16, 32, 64, 128, 256, 512, 1000),
     4000: (2, 8, 32, 64),
 }
 
@@ -153,9 +153,10 @@ STANDARD_TRICKLE = (
     *(Point("trickle", chunk_tokens=256, output_tokens=16, gap_s=gap_s) for gap_s in (0.0, 0.06, 0.5)),
     *(
         Point("trickle", chunk_tokens=chunk, gap_s=0.05)
-        for chunk in (32, 128, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 8192)
+        for chunk in (32, 128, 256, 272, 384, 512, 528, 768, 1024, 1040, 1536, 2048, 3072, 4096, 8192)
     ),
 )
+"""Prompts just above a power of two, too: matrix products then may take one more wave of blocks."""
 
 STANDARD_PREFILL = {0: (512, 1024, 2048, 4096, 8192), 2048: (6144,), 8192: (2048, 8192), 15360: (4096,)}
 
@@ -168,6 +169,7 @@ STANDARD_MIXED = {
     128: ((256, 20), (1024, 15), (4000, 6)),
     256: ((512, 20), (2000, 12)),
     512: ((512, 15), (2000, 8)),
+    900: ((512, 15), (2000, 8)),
 }
 """Prompt tokens and prompts a second, by decode batch."""
 
