@@ -25,6 +25,7 @@ KV_REACH = 4 / 3
 """How far beyond the fullest load KV tokens still count as measured: a step's cost is linear in them, and the
 grid leaves room in the cache."""
 
+LEAST = 1e-3
 RESTARTS = 1
 MOST_STEPS = 80
 
@@ -54,13 +55,22 @@ class Residual:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fit:
-    """A fitted model and how well it replays what it was fitted to."""
+    """A fitted model and how well it replays what it was fitted to.
+
+    Attributes:
+        coefficients, host: Its numbers, of several cards the mean card's.
+        parameters: What was fitted, by name.
+        residuals: The windows it was fitted to, each by the numbers of its own card.
+        idle_spread_w: Standard deviation of the idle points' power.
+        spread: What `spread_of` says of the numbers above.
+    """
 
     coefficients: Coefficients
     host: HostTime
     parameters: dict[str, float]
     residuals: tuple[Residual, ...]
     idle_spread_w: float
+    spread: dict[str, float]
 
 
 def fit(points: list[RawPoint], facts: dict[str, Any], say: Callable[[str], None]) -> Fit:
@@ -74,41 +84,68 @@ def fit(points: list[RawPoint], facts: dict[str, Any], say: Callable[[str], None
     Raises:
         ValueError: A kind of point that a table needs is missing, or counter and power disagree.
     """
-    points = _unthrottled(points, say)
+    points = usable(points, say)
     missing = [kind for kind in NEEDED if kind not in {raw.point.kind for raw in points}]
     if missing:
         raise ValueError(f"no {missing[0]} point is there; a fit needs one: let calibrate finish its grid")
-    _check_counter(points)
     everything = windows(points)
     measured = _as_in_service(everything)
     cards: dict[str, str] = facts.get("session_cards", {})
     idle_w, idle_spread_w = idle_power_w(points)
     padded = padding(facts["engine"].get("cudagraph_capture_sizes", []))
     host = read_host(points, len(padded) - 1)
-    known = Known(idle_w, _limits(everything), padded, host.submit_s, host.deliver_s)
+    way_s = (host.submit_s, host.submit_token_s, host.send_s, host.deliver_s)
+    known = Known(idle_w, _limits(everything), padded, *way_s)
     limit_w = facts["gpu"]["power_limit_w"] * facts["gpu"]["gpus"]
     model = guess_model(measured, host, known, limit_w, tuple(sorted(set(cards.values()))))
     log_values = _least_squares(model, measured, cards, say)
     coefficients, host_time = model.build(log_values)
-    by_card = {card: model.build(log_values, card)[0] for card in (None, *model.cards)}
+    by_card = {card: model.build(log_values, card) for card in model.cards}
+    of_mean_card = tuple(residual_of(coefficients, host_time, window) for window in measured)
+    residuals = of_mean_card
+    if model.cards:
+        residuals = tuple(residual_of(*by_card[cards[str(window.session)]], window) for window in measured)
     return Fit(
         coefficients=coefficients,
         host=host_time,
         parameters=dict(zip(model.names, np.exp(log_values).tolist(), strict=True)),
-        residuals=tuple(
-            _residual(by_card[_card_of(window, model, cards)], host_time, window) for window in measured
-        ),
+        residuals=residuals,
         idle_spread_w=idle_spread_w,
+        spread=spread_of(of_mean_card, idle_spread_w / idle_w),
     )
 
 
-def _unthrottled(points: list[RawPoint], say: Callable[[str], None]) -> list[RawPoint]:
-    """Return the points during which the GPU did not slow down for heat or lack of power."""
+def usable(points: list[RawPoint], say: Callable[[str], None]) -> list[RawPoint]:
+    """Return the points during which the GPU did not slow down for heat or lack of power.
+
+    Raises:
+        ValueError: Counter and integrated power disagree.
+    """
     bits = sum(INVALIDATING_THROTTLES)
     kept = [raw for raw in points if not raw.throttle_reasons & bits]
     if len(kept) < len(points):
         say(f"{len(points) - len(kept)} of {len(points)} points are left out: the GPU throttled")
+    _check_counter(kept)
     return kept
+
+
+def spread_of(residuals: tuple[Residual, ...], idle_fraction: float) -> dict[str, float]:
+    """Return how far joules lie off the model, as fractions (root mean square), by what they are spent on.
+
+    Args:
+        residuals: Windows by the numbers that a simulation takes: of several cards, the mean card's.
+        idle_fraction: Standard deviation of power without work, of its mean.
+    """
+    kinds = {"prefill": ("prefill", "burst"), "decode": ("decode", "ragged"), "idle": ("trickle",)}
+    spread = {
+        name: _rms([r.model_joules / r.joules - 1 for r in residuals if r.kind in members])
+        for name, members in kinds.items()
+    }
+    return {**spread, "idle": float(np.hypot(spread["idle"], idle_fraction))}
+
+
+def _rms(errors: list[float]) -> float:
+    return float(np.sqrt(np.mean(np.square(errors)))) if errors else 0.0
 
 
 def _check_counter(points: list[RawPoint]) -> None:
@@ -163,9 +200,11 @@ def _least_squares(
     def all_residuals(log_values: Floats) -> Floats:
         built = {card: model.build(log_values, card) for card in (None, *model.cards)}
         errors = [
-            error for window in measured for error in _errors(*built[_card_of(window, model, cards)], window)
+            error
+            for window in measured
+            for error in errors_of(*built[_card_of(window, model, cards)], window)
         ]
-        return np.concatenate([np.array(errors) / TOLERANCE, model.prior_residuals(log_values)])
+        return np.concatenate([errors, model.prior_residuals(log_values)])
 
     rng = np.random.default_rng(0)
     steps = np.full(len(model.guess), 1e-4)
@@ -181,18 +220,20 @@ def _least_squares(
     return np.asarray(best.x, dtype=np.float64)
 
 
-def _errors(coefficients: Coefficients, host: HostTime, window: Window) -> list[float]:
-    found = _residual(coefficients, host, window)
+def errors_of(coefficients: Coefficients, host: HostTime, window: Window) -> list[float]:
+    """Return how far the model is off a window, in units of TOLERANCE: seconds, joules, latency if any."""
+    found = residual_of(coefficients, host, window)
     errors = [
         np.log(found.model_seconds / found.seconds),
-        np.log(found.model_joules / found.joules),
+        np.log(max(found.model_joules / found.joules, LEAST)),  # on its way, the search may pass below 0
     ]
     if found.latency_s is not None and found.model_latency_s is not None:
         errors.append(np.log(found.model_latency_s / found.latency_s))
-    return errors
+    return [float(error) / TOLERANCE for error in errors]
 
 
-def _residual(coefficients: Coefficients, host: HostTime, window: Window) -> Residual:
+def residual_of(coefficients: Coefficients, host: HostTime, window: Window) -> Residual:
+    """Replay a window by the model."""
     replayed = replay_steps(coefficients, host, window.steps)
     seconds = replayed.done_s[window.last] - replayed.done_s[window.first]
     joules = energy_at(replayed, coefficients.idle_w, window.last) - energy_at(

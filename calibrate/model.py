@@ -5,6 +5,7 @@ readings, the width says how far it may reasonably lie off. Where the windows sp
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,21 +15,66 @@ from sim.step_cost import Coefficients
 from traces.trace import Floats, Ints
 
 SECOND_KNOTS = (
-    1, 8, 16, 24, 32, 48, 64, 96, 128, 160, 192, 256, 320, 384, 416, 448, 480, 512,
-    1024, 1536, 2048, 3072, 4096, 8192, 16384,
+    1, 8, 16, 24, 32, 48, 64, 96, 128, 160, 192, 256, 272, 320, 384, 416, 448, 480, 512,
+    513, 1024, 1025, 1536, 2048, 2049, 3072, 4096, 8192, 16384,
 )  # fmt: skip
-JOULE_KNOTS = (1, 8, 16, 32, 64, 96, 128, 192, 256, 384, 512, 1024, 8192, 16384)
+"""Those of `EDGES` come right after the one before them."""
+JOULE_KNOTS = (
+    1, 8, 16, 32, 64, 96, 128, 192, 256, 272, 384, 512, 513, 1024, 1025, 2048, 2049, 8192, 16384,
+)  # fmt: skip
 
-CARD = "card_"
-CARD_WIDTH = 0.1
-"""How far, as a logarithm, one card's joules of work may reasonably lie off those of another of its kind."""
+CARD_WIDTHS = {"fixed_": 0.05, "scaled_": 0.05, "host_": 0.15}
+"""What tells cards apart, as `Factors` does, and how far, as a logarithm, it may reasonably lie off 1."""
+
+BUSY = (
+    *("lead_s", "graph_s", "piecewise_s", "eager_s", "per_token_s", "per_seq_s"),
+    *("process_s", "process_seq_s"),
+)
+"""Fields of `HostTime` in which the engine core's thread is busy."""
 
 CARDS_BALANCE = 0.002
 """The cards' factors have the geometric mean 1, so that the table is that of the mean card."""
 
+EDGES = (272, 513, 1025, 2049)
+"""Tokens just above a power of two, at which matrix products may take one more wave of blocks: a jump."""
+JUMP = 0.5
+"""How high it may reasonably be, as a logarithm."""
+
 SMOOTH_SECONDS = 0.15
 SMOOTH_JOULES = 0.25
-"""How far a knot may reasonably lie off the line between its neighbours, as a logarithm."""
+"""How far another knot may reasonably lie off the line between its neighbours, as a logarithm."""
+
+
+class Factors(NamedTuple):
+    """What one card, and the host it sits in, takes in terms of the mean card.
+
+    Attributes:
+        fixed: Joules of work that does not wait for the clock (weights and KV from memory), and `busy_w`.
+        scaled: Joules of work that does.
+        host: Seconds that the engine core's thread is busy.
+    """
+
+    fixed: float = 1.0
+    scaled: float = 1.0
+    host: float = 1.0
+
+
+def on_card(c: Coefficients, h: HostTime, factors: Factors) -> tuple[Coefficients, HostTime]:
+    """Return the mean card's numbers for one card."""
+    fixed = np.array([1.0, factors.fixed])
+    scaled = np.array([1.0, factors.scaled])
+    coefficients = c._replace(
+        linear_j=factors.fixed * c.linear_j[0] + factors.scaled * (c.linear_j - c.linear_j[0]),
+        per_chunk=fixed * c.per_chunk,
+        per_seq=fixed * c.per_seq,
+        per_kv=fixed * c.per_kv,
+        per_kv_mixed=fixed * c.per_kv_mixed,
+        per_pair=scaled * c.per_pair,
+        per_prefill=scaled * c.per_prefill,
+        busy_w=factors.fixed * c.busy_w,
+    )
+    busy = {name: factors.host * getattr(h, name) for name in BUSY}
+    return coefficients, h._replace(**busy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +85,15 @@ class Known:
         idle_w: Measured power without work, all GPUs.
         limits: Largest measured prefill tokens, decode sequences, KV tokens and pairs of a step, shape (4,).
         padded: Tokens that each number of tokens is padded to, shape (largest graph + 1,).
-        submit_s, deliver_s: The client's way to the engine core and back.
+        submit_s, submit_token_s, send_s, deliver_s: The client's way to the engine core and back.
     """
 
     idle_w: float
     limits: Floats
     padded: Ints
     submit_s: float
+    submit_token_s: float
+    send_s: float
     deliver_s: float
 
 
@@ -64,22 +112,22 @@ class Model:
     def build(self, log_values: Floats, card: str | None = None) -> tuple[Coefficients, HostTime]:
         """Return the numbers that the engine takes, for one of the measured cards or for their mean."""
         p = dict(zip(self.names, np.exp(log_values).tolist(), strict=True))
-        own = p.get(CARD + str(card), 1.0)
         seconds = np.array([p[f"seconds_{knot:.0f}"] for knot in self.second_knots])
         joules = np.array([p[f"joules_{knot:.0f}"] for knot in self.joule_knots])
         coefficients = Coefficients(
             knots=self.second_knots,
             linear_s=seconds,
-            linear_j=own * np.interp(self.second_knots, self.joule_knots, joules),
-            per_chunk=np.array([p["chunk_s"], own * p["chunk_j"]]),
-            per_pair=np.array([p["pair_s"], own * p["pair_j"]]),
-            per_seq=np.array([p["seq_s"], own * p["seq_j"]]),
-            per_kv=np.array([p["kv_s"], own * p["kv_j"]]),
+            linear_j=np.interp(self.second_knots, self.joule_knots, joules),
+            per_chunk=np.array([p["chunk_s"], p["chunk_j"]]),
+            per_pair=np.array([p["pair_s"], p["pair_j"]]),
+            per_seq=np.array([p["seq_s"], p["seq_j"]]),
+            per_kv=np.array([p["kv_s"], p["kv_j"]]),
             limits=self.known.limits,
             idle_w=self.known.idle_w,
-            per_prefill=np.array([p["prefill_s"], own * p["prefill_j"]]),
+            per_prefill=np.array([p["prefill_s"], p["prefill_j"]]),
+            per_kv_mixed=np.array([p["kv_mixed_s"], p["kv_mixed_j"]]),
             padded=self.known.padded,
-            busy_w=own * p["busy_w"],
+            busy_w=p["busy_w"],
             cap_w=p["cap_w"],
             allowance_j=p["allowance_j"],
             gamma=p["gamma"],
@@ -99,8 +147,13 @@ class Model:
             submit_s=self.known.submit_s,
             deliver_s=self.known.deliver_s,
             graph_tokens=len(self.known.padded) - 1,
+            submit_token_s=self.known.submit_token_s,
+            send_s=self.known.send_s,
+            wake_s=p["wake_s"],
+            wake_after_s=p["wake_after_s"],
         )
-        return coefficients, host
+        factors = Factors(*(p.get(kind + str(card), 1.0) for kind in CARD_WIDTHS))
+        return on_card(coefficients, host, factors)
 
     def prior_residuals(self, log_values: Floats) -> Floats:
         """Return how far the parameters lie off their priors, in widths."""
@@ -110,8 +163,10 @@ class Model:
             *_bends(values, "seconds", self.second_knots, SMOOTH_SECONDS),
             *_bends(values, "joules", self.joule_knots, SMOOTH_JOULES),
         ]
-        cards = [np.log(values[CARD + card]) for card in self.cards]
-        return np.concatenate([off, bends, [np.sum(cards) / CARDS_BALANCE]])
+        balance = [
+            sum(np.log(values[kind + card]) for card in self.cards) / CARDS_BALANCE for kind in CARD_WIDTHS
+        ]
+        return np.concatenate([off, bends, balance if self.cards else []])
 
 
 def _bends(values: dict[str, float], name: str, knots: Floats, width: float) -> list[float]:
@@ -119,7 +174,8 @@ def _bends(values: dict[str, float], name: str, knots: Floats, width: float) -> 
     bends = []
     for i in range(1, len(knots) - 1):
         line = np.interp(knots[i], [knots[i - 1], knots[i + 1]], [at_knots[i - 1], at_knots[i + 1]])
-        bends.append(float(np.log(at_knots[i] / line) / width))
+        is_at_edge = knots[i] in EDGES or knots[i + 1] in EDGES
+        bends.append(float(np.log(at_knots[i] / line) / (JUMP if is_at_edge else width)))
     return bends
 
 
@@ -163,6 +219,8 @@ def guess_model(
         "seq_j": (0.001 * cap_w * floor_s, 1.5),
         "kv_s": (kv_s, 0.5),
         "kv_j": (kv_j, 0.7),
+        "kv_mixed_s": (0.5 * kv_s, 1.5),
+        "kv_mixed_j": (0.5 * kv_j, 1.5),
         "busy_w": (busy_w, 0.2),
         "cap_w": (cap_w, 0.02),
         "gamma": (2.0, 0.3),
@@ -178,9 +236,11 @@ def guess_model(
         "process_s": (host.process_s, 0.1),
         "process_seq_s": (host.process_seq_s, 0.05),
         "output_s": (3e-4, 1.0),
+        "wake_s": (5e-4, 0.5),
+        "wake_after_s": (0.05, 0.2),
     }
     several = cards if len(cards) > 1 else ()
-    parameters |= {CARD + card: (1.0, CARD_WIDTH) for card in several}
+    parameters |= {kind + card: (1.0, width) for kind, width in CARD_WIDTHS.items() for card in several}
     return Model(
         names=tuple(parameters),
         guess=np.array([value for value, _ in parameters.values()]),

@@ -9,8 +9,13 @@ import numpy as np
 from calibrate.fit import Fit, Residual
 from sim.table import CostTable
 
+REPEAT_SPREAD = 0.002
+"""Standard deviation of a replay's energy from run to run on one card, as measured (docs/accuracy.md)."""
 
-def make_table(name: str, fitted: Fit, facts: dict[str, Any], points_file: Path) -> CostTable:
+
+def make_table(
+    name: str, fitted: Fit, facts: dict[str, Any], points_file: Path, adapted_from: str | None = None
+) -> CostTable:
     """Return the cost table of a fit.
 
     Args:
@@ -18,6 +23,7 @@ def make_table(name: str, fitted: Fit, facts: dict[str, Any], points_file: Path)
         fitted: The fit.
         facts: What the calibration wrote about engine and GPU.
         points_file: The raw points it was fitted to, whose hash goes into the table.
+        adapted_from: The table that was adapted, None if all of the model was fitted.
     """
     gpu, engine = facts["gpu"], facts["engine"]
     cards = f" ({len(gpu['hashes'])} cards in turn)" if len(gpu["hashes"]) > gpu["gpus"] else ""
@@ -44,6 +50,8 @@ def make_table(name: str, fitted: Fit, facts: dict[str, Any], points_file: Path)
             "parameters": fitted.parameters,
             "idle_spread_w": fitted.idle_spread_w,
             "errors": errors_by_kind(fitted.residuals),
+            "spread": {**fitted.spread, "repeat": REPEAT_SPREAD},
+            "adapted_from": adapted_from,
         },
     )
 

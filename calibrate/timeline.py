@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sim.compiled import compiled_entry
-from sim.host_time import HostTime, launch_s, lead_s, process_s
+from sim.host_time import HostTime, launch_s, lead_s, process_s, woken_s
 from sim.step_cost import Coefficients, gap_energy, new_state, step_cost
 from traces.trace import Floats, Ints
 
@@ -62,20 +62,24 @@ def _replay_into(
     free_s = 0.0
     joules = 0.0
     for k in range(count):
+        from_s = 0.0
         chunks, tokens, seqs = steps.chunks[k], steps.prefill_tokens[k], steps.decode_seqs[k]
         if k == 0:
             decided_s[k] = steps.scheduled_s[k]
             free_s = decided_s[k]
         elif steps.scheduled_s[k] >= steps.done_s[k - 1]:
             done_s[k - 1] = max(end_s[k - 1], launched_s[k - 1]) + h.output_s
-            decided_s[k] = done_s[k - 1] + steps.scheduled_s[k] - steps.done_s[k - 1]
+            waited_s = steps.scheduled_s[k] - steps.done_s[k - 1]
+            decided_s[k] = done_s[k - 1] + waited_s
+            from_s = woken_s(h, waited_s)
         else:
             decided_s[k] = launched_s[k - 1]
             if k > 1 and steps.scheduled_s[k] >= steps.done_s[k - 2]:
                 processed_s = done_s[k - 2] + process_s(h, steps.chunks[k - 2] + steps.decode_seqs[k - 2])
                 decided_s[k] = max(decided_s[k], processed_s)
-        launched_s[k] = decided_s[k] + launch_s(h, chunks, tokens, seqs)
-        begin_s[k] = max(free_s, decided_s[k] + lead_s(h, chunks, tokens, seqs))
+        from_s += decided_s[k]
+        launched_s[k] = from_s + launch_s(h, chunks, tokens, seqs)
+        begin_s[k] = max(free_s, from_s + lead_s(h, chunks, tokens, seqs))
         joules += gap_energy(c, state, begin_s[k] - free_s)
         seconds, prefill_j, decode_j, _, _ = step_cost(
             c,

@@ -16,6 +16,10 @@ LEAD_IN_STEPS = 60
 WAIT_S = 2e-3
 """An engine that scheduled a step that long after its last output had nothing to do in between."""
 
+MANY_STREAMS = 8
+AT_ONCE_S = 1e-3
+"""Of so many streams, requests submitted less than that apart are submitted as quickly as the client can."""
+
 MIN_STEPS = 3
 
 ENOUGH_LAUNCHES = 30
@@ -131,6 +135,8 @@ class HostReadings:
     process_s: float
     process_seq_s: float
     submit_s: float
+    submit_token_s: float
+    send_s: float
     deliver_s: float
 
 
@@ -169,7 +175,7 @@ def read_host(points: list[RawPoint], graph_tokens: int) -> HostReadings:
             for submitted_s, first_s, _ in raw.requests:
                 step = int(np.searchsorted(scheduled_s, submitted_s))
                 if step < len(done_s):
-                    submits.append(scheduled_s[step] - submitted_s)
+                    submits.append((raw.point.chunk_tokens, scheduled_s[step] - submitted_s))
                     delivers.append(first_s - done_s[step])
     if not (submits and launches and processing):
         raise ValueError("no step was decided while another ran; a fit needs async scheduling in the engine")
@@ -180,15 +186,29 @@ def read_host(points: list[RawPoint], graph_tokens: int) -> HostReadings:
     per_token_s = max(float(_line(large)[1]), 0.0) if len(large) > 1 else 0.0
     seqs_and_wait = np.array(processing)
     process_s, process_seq_s = _line(seqs_and_wait)
+    submit_s, submit_token_s = _line(np.array(submits))
     return HostReadings(
         piecewise_s=float(np.median(small[:, 1] - per_token_s * small[:, 0])),
         eager_s=float(np.median(large[:, 1] - per_token_s * large[:, 0])),
         per_token_s=per_token_s,
         process_s=max(process_s, 1e-6),
         process_seq_s=max(process_seq_s, 1e-9),
-        submit_s=float(np.median(submits)),
+        submit_s=submit_s,
+        submit_token_s=max(submit_token_s, 0.0),
+        send_s=_between_sends(points),
         deliver_s=max(float(np.median(delivers)) - process_s, 0.0),
     )
+
+
+def _between_sends(points: list[RawPoint]) -> float:
+    """Return the median time between two requests of several that the client sends at once, 0 if none are."""
+    gaps_s = [
+        np.diff(np.sort(raw.requests[:, 0]))
+        for raw in points
+        if raw.point.kind in ("burst", "prefill") and raw.point.streams >= MANY_STREAMS
+    ]
+    at_once_s = [gap_s[gap_s < AT_ONCE_S] for gap_s in gaps_s]
+    return float(np.median(np.concatenate(at_once_s))) if any(map(len, at_once_s)) else 0.0
 
 
 def _launches_seen(raw: RawPoint) -> list[tuple[float, float]]:

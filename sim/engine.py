@@ -38,6 +38,7 @@ from sim.scheduler_state import (
     NEXT,
     NOBODY,
     PREEMPTIONS,
+    PROMPT_TOKENS,
 )
 from sim.table import CostTable
 from traces.record import EnergySplit, Power
@@ -107,6 +108,7 @@ class SimulatedEngine:
         self._earliest_finish_s = entry_for(earliest_finish_s, self._core)
         self._samples = PowerSamples(power_tick_s)
         self._running = 0
+        self._client_free_s = 0.0
         self._power: Power | None = None
         self._steps: list[Floats] = []
         self._events: list[Ints] = []
@@ -192,7 +194,9 @@ class SimulatedEngine:
         results, requests, number = self._core.results, self._core.scheduler.requests, self._core.number
         # NumPy takes a single row ten times as fast as a list of one.
         places = rows[0] if len(rows) == 1 and isinstance(at_s, float) else rows
-        results[places, INPUT_S] = at_s + self._core.host.submit_s
+        host = self._core.host
+        way_s = host.submit_s + host.submit_token_s * requests[places, PROMPT_TOKENS]
+        results[places, INPUT_S] = self._sent_s(at_s, len(rows)) + way_s
         requests[rows[-1], NEXT] = NOBODY
         if len(rows) > 1:
             requests[rows[:-1], NEXT] = rows[1:]
@@ -202,6 +206,24 @@ class SimulatedEngine:
             requests[number[INPUT_TAIL], NEXT] = rows[0]
         number[INPUT_TAIL] = rows[-1]
         self._running += len(rows)
+
+    def _sent_s(self, at_s: float | Floats, count: int) -> float | Floats:
+        """Return when the client sends each of `count` requests released at `at_s`, one after the other."""
+        send_s = self._core.host.send_s
+        if send_s == 0.0:
+            return at_s
+        if count == 1 and isinstance(at_s, float):
+            sent_s = max(at_s, self._client_free_s)
+            self._client_free_s = sent_s + send_s
+            return sent_s
+        all_sent_s = np.array(np.broadcast_to(at_s, count))
+        free_s = self._client_free_s
+        for place, released_s in enumerate(all_sent_s.tolist()):
+            if free_s > released_s:
+                all_sent_s[place] = free_s
+            free_s = max(released_s, free_s) + send_s
+        self._client_free_s = free_s
+        return all_sent_s
 
     def advance(self, until_s: float) -> Advanced:
         """Run to the first moment at which a last token reaches its client, but not beyond `until_s`.

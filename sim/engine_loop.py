@@ -16,7 +16,7 @@ from sim.engine_state import (
     Engine,
 )
 from sim.gpu_step import load_of_batch, run_on_gpu, share_out
-from sim.host_time import process_s
+from sim.host_time import process_s, woken_s
 from sim.scheduler import has_requests, process_output, schedule
 from sim.scheduler_state import (
     BATCH_SIZE,
@@ -91,7 +91,9 @@ def went_on(e: Engine, open_until_s: float) -> bool:
     if s.number[IN_FLIGHT] == 0 and not has_requests(s):
         if e.number[INPUT_HEAD] == NOBODY:
             return False
-        e.tally[NOW_S] = max(e.tally[NOW_S], next_input_s(e))
+        input_s = next_input_s(e)
+        if input_s > e.tally[NOW_S]:
+            e.tally[NOW_S] = input_s + woken_s(e.host, input_s - e.tally[NOW_S])
     if e.tally[NOW_S] >= open_until_s:
         return False
     take_in(e)

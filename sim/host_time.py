@@ -5,6 +5,7 @@ the oldest step's output, processes it, and decides again. A step of one CUDA gr
 is launched; other steps begin while their later kernels are still being launched, and cannot end before.
 """
 
+import math
 from typing import NamedTuple
 
 from sim.compiled import compiled_entry
@@ -23,6 +24,10 @@ class HostTime(NamedTuple):
         submit_s: From the client's call to the request waiting in the engine core.
         deliver_s: From the engine core's output to the client.
         graph_tokens: Largest CUDA graph.
+        submit_token_s: On top of `submit_s` for each prompt token.
+        send_s: What the client takes to send a request before it sends the next.
+        wake_s, wake_after_s: How much longer the first launch takes after a long wait for work, when the
+            processor has gone to sleep, and the time constant with which a wait becomes long.
     """
 
     lead_s: float
@@ -37,6 +42,10 @@ class HostTime(NamedTuple):
     submit_s: float
     deliver_s: float
     graph_tokens: int
+    submit_token_s: float = 0.0
+    send_s: float = 0.0
+    wake_s: float = 0.0
+    wake_after_s: float = 1.0
 
 
 @compiled_entry
@@ -57,6 +66,12 @@ def lead_s(h: HostTime, chunks: int, prefill_tokens: int, decode_seqs: int) -> f
     if chunks == 0 and decode_seqs <= h.graph_tokens:
         return launch_s(h, chunks, prefill_tokens, decode_seqs)
     return h.lead_s + h.per_seq_s * (chunks + decode_seqs)
+
+
+@compiled_entry
+def woken_s(h: HostTime, waited_s: float) -> float:
+    """Return what the first launch takes longer after the engine core has waited for work."""
+    return h.wake_s * (1.0 - math.exp(-waited_s / h.wake_after_s))
 
 
 @compiled_entry

@@ -38,6 +38,8 @@ class Coefficients(NamedTuple):
         per_chunk: For each prefill chunk, fixed.
         per_seq: For each decoding sequence, those that a pure decode step is padded with included, fixed.
         per_kv: For each KV token read in decode, fixed.
+        per_kv_mixed: For each KV token on top of that, if prompts are in the step too, fixed: one attention
+            kernel then serves both, which suits decode less.
         padded: Tokens that a step of i tokens is padded to by CUDA graphs, shape (largest graph + 1,).
         limits: Largest measured prefill tokens, decode sequences, KV tokens and pairs of a step, shape (4,).
         idle_w: Power without work, all GPUs, model loaded.
@@ -58,6 +60,7 @@ class Coefficients(NamedTuple):
     limits: Floats
     idle_w: float
     per_prefill: Floats = np.zeros(2)
+    per_kv_mixed: Floats = np.zeros(2)
     padded: Ints = np.zeros(0, np.int64)
     busy_w: float = 0.0
     cap_w: float = np.inf
@@ -114,6 +117,9 @@ def step_cost(
     linear_j = between(padded, place, c.knots, c.linear_j)
     seqs = padded if prefill_tokens == 0 else float(decode_seqs)
     kv_s, kv_j = c.per_kv[0] * kv_tokens, c.per_kv[1] * kv_tokens
+    if prefill_tokens > 0:
+        kv_s += c.per_kv_mixed[0] * kv_tokens
+        kv_j += c.per_kv_mixed[1] * kv_tokens
     work = Work(
         c.linear_s[0] + c.per_chunk[0] * chunks + c.per_seq[0] * seqs + kv_s,
         linear_s - c.linear_s[0] + c.per_pair[0] * prefill_pairs + c.per_prefill[0] * prefill_tokens,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from sim.host_time import HostTime
+from sim.prediction import SPREADS
 from sim.step_cost import Coefficients
 from sim.table import CostTable
 from traces.whole_files import whole_file
@@ -93,6 +94,7 @@ def table_from_json(values: Any) -> CostTable:
     columns["coefficients"] = Coefficients(**{name: _number(name, value) for name, value in numbers.items()})
     columns["host"] = HostTime(**host)
     _check_shapes(columns["coefficients"])
+    _check_spread(columns["meta"])
     return CostTable(**columns)
 
 
@@ -122,12 +124,21 @@ def _number(name: str, value: Any) -> Any:
 
 def _check_shapes(c: Coefficients) -> None:
     lengths = {"linear_s": len(c.knots), "linear_j": len(c.knots), "limits": 4}
-    lengths |= dict.fromkeys(("per_chunk", "per_pair", "per_seq", "per_kv", "per_prefill"), 2)
+    pairs = ("per_chunk", "per_pair", "per_seq", "per_kv", "per_kv_mixed", "per_prefill")
+    lengths |= dict.fromkeys(pairs, 2)
     for name, length in lengths.items():
         if len(getattr(c, name)) != length:
             raise ValueError(f"{name} must hold {length} numbers, got {len(getattr(c, name))}")
     if len(c.knots) < 2 or (np.diff(c.knots) <= 0).any():
         raise ValueError(f"knots must be at least 2 and ascend, got {c.knots.tolist()}")
+
+
+def _check_spread(meta: dict[str, Any]) -> None:
+    if "spread" not in meta:
+        return
+    for name, value in _named(meta["spread"], "spread", SPREADS).items():
+        if not isinstance(value, int | float) or not 0 <= value < np.inf:
+            raise ValueError(f"spread {name} must be a finite number >= 0, got {value!r}")
 
 
 def _plain(value: Any) -> Any:

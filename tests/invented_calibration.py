@@ -25,6 +25,7 @@ COEFFICIENTS = Coefficients(
     per_pair=np.array([2e-9, 7e-7]),
     per_seq=np.array([8e-6, 9e-4]),
     per_kv=np.array([4e-8, 1.5e-5]),
+    per_kv_mixed=np.array([1.5e-8, 6e-6]),
     limits=np.array([2048.0, 96.0, 150_000.0, 3e6]),
     idle_w=IDLE_W,
     per_prefill=np.array([1e-6, 6e-4]),
@@ -49,6 +50,9 @@ HOST = HostTime(
     submit_s=0.0011,
     deliver_s=0.0006,
     graph_tokens=GRAPHS[-1],
+    submit_token_s=2e-7,
+    wake_s=6e-4,
+    wake_after_s=0.04,
 )
 FACTS: dict[str, Any] = {
     "engine": {
@@ -87,10 +91,10 @@ class Load:
 Described = tuple[str, dict[str, Any], list[Load]]
 
 
-def calibration() -> list[RawPoint]:
-    """Return points of every kind, measured exactly as the model has it."""
+def calibration(c: Coefficients = COEFFICIENTS, h: HostTime = HOST) -> list[RawPoint]:
+    """Return points of every kind, measured exactly as the model has it with these numbers."""
     loads = [*_decodes(), *_prefills(), *_mixed(), *_trickles(), *_bursts()]
-    return [_idle_point(), *(_point(*load) for load in loads)]
+    return [_idle_point(), *(_point(*load, c, h) for load in loads)]
 
 
 def held_out() -> list[RawPoint]:
@@ -162,9 +166,15 @@ def _bursts() -> Iterator[Described]:
         yield "burst", {"chunk_tokens": 1024, "streams": 24, "gap_s": gap_s}, steps
 
 
-def _point(kind: Any, sizes: dict[str, Any], loads: list[Load]) -> RawPoint:
+def _point(
+    kind: Any,
+    sizes: dict[str, Any],
+    loads: list[Load],
+    c: Coefficients = COEFFICIENTS,
+    h: HostTime = HOST,
+) -> RawPoint:
     logged = _as_decided(loads)
-    replayed = replay_steps(COEFFICIENTS, HOST, logged)
+    replayed = replay_steps(c, h, logged)
     steps = logged._replace(scheduled_s=replayed.decided_s, done_s=replayed.done_s)
     count = len(loads)
     counter = _counter(replayed)
@@ -222,8 +232,9 @@ def _requests(steps: Steps) -> Floats:
     firsts = np.flatnonzero(steps.chunks)
     lasts = np.append(firsts[1:], len(steps.chunks)) - 1
     delivered_s = steps.done_s + process_s(HOST, 1) + HOST.deliver_s
+    on_the_way_s = HOST.submit_s + HOST.submit_token_s * steps.prefill_tokens[firsts]
     return np.column_stack(
-        [steps.scheduled_s[firsts] - HOST.submit_s, delivered_s[firsts], delivered_s[lasts]]
+        [steps.scheduled_s[firsts] - on_the_way_s, delivered_s[firsts], delivered_s[lasts]]
     )
 
 

@@ -76,6 +76,8 @@ def test_the_fit_finds_the_numbers_that_the_windows_determine(fitted: Fit) -> No
     assert fitted.host.piecewise_s == pytest.approx(HOST.piecewise_s, rel=0.02)
     assert fitted.host.eager_s == pytest.approx(HOST.eager_s, rel=0.02)
     assert fitted.host.submit_s == pytest.approx(HOST.submit_s, rel=1e-6)
+    assert fitted.host.submit_token_s == pytest.approx(HOST.submit_token_s, rel=1e-6)
+    assert fitted.host.wake_s == pytest.approx(HOST.wake_s, rel=0.1)
     assert fitted.host.deliver_s == pytest.approx(HOST.deliver_s, rel=0.05)
     assert fitted.host.graph_tokens == HOST.graph_tokens
     assert found.padded.tolist() == true.padded.tolist()

@@ -18,6 +18,7 @@ CAPPED = TOY._replace(
     tail_w=40.0,
     tail_s=0.02,
     per_prefill=np.array([4e-6, 2e-3]),
+    per_kv_mixed=np.array([1e-8, 5e-6]),
     padded=np.array([*range(65), *(8 * np.ceil(np.arange(65, 513) / 8))], dtype=np.int64),
 )
 """A GPU on which long prompts draw more than the cap and small decode batches less."""
@@ -132,7 +133,7 @@ def test_prefill_and_decode_share_the_joules_of_the_step(load: Load) -> None:
         + free.per_prefill[i] * prefill_tokens
         + free.per_pair[i] * pairs
         + free.per_seq[i] * padded_seqs
-        + free.per_kv[i] * kv_tokens
+        + (free.per_kv[i] + (free.per_kv_mixed[i] if prefill_tokens else 0.0)) * kv_tokens
         for i, linear in enumerate((linear_s, linear_j))
     )
     assert seconds == pytest.approx(parts_s, rel=1e-9)
