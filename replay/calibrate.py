@@ -7,8 +7,11 @@ import click
 
 if TYPE_CHECKING:
     from backends.gpu_watch import GpuWatch
+    from calibrate.grid import GridName
     from calibrate.measure import Instruments, Plan
 
+GRID_HELP = "Which loads.  [default: full; with --adapt, card]"
+ADAPT_HELP = "Fit no new table, but what tells this card from the mean card of that one."
 HOLD = click.FloatRange(min=0.5)
 """A window is long against the counter's tick of 0.1 s."""
 
@@ -37,9 +40,8 @@ def parse_engine_options(pairs: tuple[str, ...]) -> dict[str, Any]:
 @click.option("--model", help="Model name or folder; config.json alone runs on random weights.")
 @click.option("--out", "out", required=True, type=click.Path(path_type=Path), help="Folder of the new table.")
 @click.option("--engine", "engine", multiple=True, metavar="K=V", help="vLLM engine option; may be repeated.")
-@click.option(
-    "--grid", type=click.Choice(["full", "standard", "card", "quick"]), default="full", show_default=True
-)
+@click.option("--grid", type=click.Choice(["full", "standard", "card", "quick"]), help=GRID_HELP)
+@click.option("--adapt", metavar="NAME|FILE", help=ADAPT_HELP)
 @click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True)
 @click.option("--hold-s", type=HOLD, default=1.5, show_default=True, help="Length of a point's window.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
@@ -53,6 +55,8 @@ def cli(
     model: str | None,
     out: Path,
     engine: tuple[str, ...],
+    grid: "GridName | None",
+    adapt: str | None,
     gpus: tuple[int, ...],
     measure_only: bool,
     fit_only: bool,
@@ -76,12 +80,11 @@ def cli(
             raise ValueError("--model is missing: name what to measure, or give --fit-only")
         from calibrate.measure import Plan
 
-        if not _is_measured(
-            model, out, parse_engine_options(engine), gpus, Plan(stop_after_s=stop_after, **plan)
-        ):
+        loads = Plan(grid=grid or ("card" if adapt else "full"), stop_after_s=stop_after, **plan)
+        if not _is_measured(model, out, parse_engine_options(engine), gpus, loads):
             return
     if not measure_only:
-        fit_table(out)
+        fit_table(out, adapt)
 
 
 def _is_measured(model: str, out: Path, options: dict[str, Any], gpus: tuple[int, ...], plan: "Plan") -> bool:
@@ -106,18 +109,23 @@ def _is_measured(model: str, out: Path, options: dict[str, Any], gpus: tuple[int
     return True
 
 
-def fit_table(out: Path) -> None:
+def fit_table(out: Path, adapted: str | None = None) -> None:
     """Fit a table to the points in `out` and write points.parquet, residuals.parquet and table.json there.
 
+    Args:
+        out: The folder.
+        adapted: The table to adapt to the points' card, None to fit all of the model.
+
     Raises:
-        ValueError: There are no points in `out`.
+        ValueError: There are no points in `out`, or none that do.
     """
     import json
 
+    from calibrate.adapt import adapt
     from calibrate.fit import fit
     from calibrate.raw import read_lines, read_parquet, write_parquet
     from calibrate.table import make_table, write_residuals
-    from sim.table_files import save_table
+    from sim.table_files import load_table, save_table
 
     points_file = out / "points.parquet"
     if (out / "points.jsonl").exists():
@@ -126,8 +134,9 @@ def fit_table(out: Path) -> None:
     if not points_file.exists():
         raise ValueError(f"{out}: no points.jsonl and no points.parquet; measure first, without --fit-only")
     points, facts = read_parquet(points_file)
-    fitted = fit(points, facts, _say)
-    table = make_table(out.resolve().name, fitted, facts, points_file)
+    base = load_table(adapted) if adapted else None
+    fitted = adapt(points, facts, base, _say) if base else fit(points, facts, _say)
+    table = make_table(out.resolve().name, fitted, facts, points_file, base.name if base else None)
     save_table(table, out)
     write_residuals(fitted.residuals, out / "residuals.parquet")
     for kind, errors in table.meta["errors"].items():

@@ -1,0 +1,78 @@
+"""Adapt a cost table to one card: fit what tells cards apart to a few loads, and leave the rest as it is."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from calibrate.fit import Fit, errors_of, residual_of, spread_of, usable
+from calibrate.model import CARD_WIDTHS, Factors, on_card
+from calibrate.raw import RawPoint
+from calibrate.windows import Window, idle_power_w, windows
+from sim.table import CostTable
+from traces.trace import Floats
+
+SAME = ("model", "dtype", "quantization", "kv_cache_dtype", "tensor_parallel_size")
+"""Engine facts with which a step costs something else altogether."""
+
+
+def adapt(points: list[RawPoint], facts: dict[str, Any], table: CostTable, say: Callable[[str], None]) -> Fit:
+    """Return `table`'s numbers for the card that `points` were measured on.
+
+    The three `Factors` are fitted, each with the prior that it is near 1; power without work is read.
+
+    Args:
+        points: What `calibrate.measure` measured, of the grid `card` or a larger one.
+        facts: What it wrote beside them: engine options and GPU.
+        table: The table to adapt.
+        say: Told what came of it, a line at a time.
+
+    Raises:
+        ValueError: The points are of another engine or GPU than the table, or do not suffice.
+    """
+    _ensure_alike(facts, table)
+    points = usable(points, say)
+    idle_w, idle_spread_w = idle_power_w(points)
+    measured = windows(points)
+    if not measured:
+        raise ValueError("no point with work is there, only idle; let calibrate finish its grid")
+    mean_card = table.coefficients._replace(idle_w=idle_w), table.host
+    factors = _fitted(mean_card, measured)
+    for name, factor in factors._asdict().items():
+        say(f"{name:6} {100 * (factor - 1):+.1f} % on the table's")
+    coefficients, host = on_card(*mean_card, factors)
+    residuals = tuple(residual_of(coefficients, host, window) for window in measured)
+    return Fit(
+        coefficients=coefficients,
+        host=host,
+        parameters=factors._asdict(),
+        residuals=residuals,
+        idle_spread_w=idle_spread_w,
+        spread=spread_of(residuals, idle_spread_w / idle_w),
+    )
+
+
+def _ensure_alike(facts: dict[str, Any], table: CostTable) -> None:
+    here = {"gpu": facts["gpu"]["name"], "gpus": facts["gpu"]["gpus"]}
+    wanted: dict[str, Any] = {"gpu": table.gpu, "gpus": table.gpus}
+    here |= {name: facts["engine"].get(name) for name in SAME}
+    wanted |= {name: table.engine.get(name) for name in SAME}
+    for name, value in here.items():
+        if value != wanted[name]:
+            difference = f"{name} is {value} here, {wanted[name]} in table {table.name}"
+            raise ValueError(f"{difference}; adapt a table of the same engine")
+
+
+def _fitted(mean_card: tuple[Any, Any], measured: list[Window]) -> Factors:
+    from scipy.optimize import least_squares
+
+    widths = np.array(list(CARD_WIDTHS.values()))
+    steps = np.full(len(widths), 1e-4)
+
+    def errors(log_factors: Floats) -> Floats:
+        numbers = on_card(*mean_card, Factors(*np.exp(log_factors)))
+        fitting = [error for window in measured for error in errors_of(*numbers, window)]
+        return np.concatenate([fitting, log_factors / widths])
+
+    found = least_squares(errors, np.zeros(len(widths)), loss="soft_l1", f_scale=3.0, diff_step=steps)
+    return Factors(*np.exp(found.x).tolist())
