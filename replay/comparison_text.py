@@ -65,6 +65,7 @@ def overview_markdown(cases: Sequence[tuple[str, Comparison]]) -> str:
         "requests",
         f"{cases[0][1].kind} energy",
         "noise",
+        "95 %",
         "energy",
         "TTFT p50",
         "p99",
@@ -79,6 +80,7 @@ def overview_markdown(cases: Sequence[tuple[str, Comparison]]) -> str:
             f"{comparison.requests:,}",
             quantity(total.measured, "J"),
             _percent(total.noise_fraction),
+            _margin(comparison),
         )
         errors = (_marked(comparison.row(metric)) for metric in IN_SHORT)
         lines.append(_line((*facts, *errors)))
@@ -122,6 +124,15 @@ def _percent(fraction: float | None, *, sign: bool = False) -> str:
     return f"{100 * fraction:+.2f} %" if sign else f"{100 * fraction:.2f} %"
 
 
+def _margin(comparison: Comparison) -> str:
+    """Return half the interval, of the simulated energy, with a mark if the measured one lies outside."""
+    if comparison.interval_j is None:
+        return MISSING
+    low_j, high_j = comparison.interval_j
+    mark = " (outside)" if comparison.is_in_interval is False else ""
+    return f"± {_percent((high_j - low_j) / (high_j + low_j))}{mark}"
+
+
 def _marked(row: Row) -> str:
     error = _percent(row.error_fraction, sign=True)
     return f"**{error}**" if row.is_within_target is False else error
@@ -129,6 +140,10 @@ def _marked(row: Row) -> str:
 
 def _remarks(comparison: Comparison) -> list[str]:
     remarks = []
+    if comparison.interval_j is not None:
+        low, high = (quantity(bound_j, "J") for bound_j in comparison.interval_j)
+        place = {True: "inside", False: "OUTSIDE", None: "unknown beside"}[comparison.is_in_interval]
+        remarks.append(f"{comparison.kind} energy {place} the simulation's 95 % interval, {low} to {high}")
     if comparison.curve is not None:
         curve = comparison.curve
         size = f"{quantity(curve.deviation_j, 'J')} ({100 * curve.deviation_fraction:+.2f} % of the total)"

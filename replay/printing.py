@@ -73,6 +73,9 @@ def _energy(summary: Summary) -> str:
 def _label(summary: Summary) -> str:
     if not summary.energy_valid:
         return "NOT VALID, see below"
+    if summary.energy_low_j is not None and summary.energy_source == "simulated":
+        low, high = quantity(summary.energy_low_j, "J"), quantity(summary.energy_high_j, "J")
+        return f"95 %: {low} to {high}"
     words = {"assumed": "assumed, not measured", "twin": "the twin's, not measured", "none": "not metered"}
     return words.get(summary.energy_source, "")
 

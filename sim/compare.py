@@ -97,6 +97,7 @@ class Comparison:
         requests: Requests offered.
         measured_runs: Measured runs.
         rows: The numbers side by side, in the order of METRICS.
+        interval_j: What the simulation says that the total energy lies between, None if it does not.
         curve: The energy over time, None where it is not known.
         latencies: The requests' latencies.
         differences: Engine options that were not the same, as sentences.
@@ -111,10 +112,19 @@ class Comparison:
     requests: int
     measured_runs: int
     rows: tuple[Row, ...]
+    interval_j: tuple[float, float] | None
     curve: CurveDeviation | None
     latencies: tuple[LatencyErrors, ...]
     differences: tuple[str, ...]
     invalid: tuple[str, ...]
+
+    @property
+    def is_in_interval(self) -> bool | None:
+        """Whether the measured total energy lies in the interval, None if one of them is not known."""
+        measured_j = self.row("total_energy_j").measured
+        if self.interval_j is None or measured_j is None:
+            return None
+        return self.interval_j[0] <= measured_j <= self.interval_j[1]
 
     def row(self, metric: str) -> Row:
         """Return the row of one metric."""
@@ -151,6 +161,7 @@ def compare(simulated: Run, measured: tuple[Run, ...], *, force: bool = False) -
         requests=simulated.meta.requests,
         measured_runs=len(measured),
         rows=tuple(_row(metric, summarize(simulated), summaries) for metric in METRICS),
+        interval_j=simulated.meta.energy_interval_j,
         curve=_curve(simulated, measured[0]),
         latencies=tuple(_latency_errors(name, simulated, measured) for name in ("ttft", "tpot", "e2e")),
         differences=_differences(simulated, measured[0]),

@@ -6,7 +6,9 @@ from dataclasses import asdict
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 
+from sim.guards import OUT_OF_RANGE_LIMIT
 from sim.policy import Policy
+from sim.prediction import energy_interval_j
 from sim.registry import name_of, options_of
 from sim.replica_group import Totals
 from sim.serving import Setup
@@ -36,6 +38,8 @@ def describe(
         seed: Of what was drawn.
     """
     name, table, replicas = name_of(policy), setup.table, setup.fleet.replicas
+    outside = totals.outside_steps / totals.steps
+    is_known = "spread" in table.meta and outside <= OUT_OF_RANGE_LIMIT
     return Meta(
         run_id=id_of_run(trace, policy, started_at),
         kind="simulated",
@@ -59,9 +63,10 @@ def describe(
         makespan_s=float(totals.power.time_s[-1]),
         energy=totals.split,
         energy_source="simulated" if table.source == "measured" else "assumed",
-        out_of_range_fraction=totals.outside_steps / totals.steps,
+        out_of_range_fraction=outside,
         energy_valid=False,
         notes=(*trace.notes, *_notes(table, totals)),
+        energy_interval_j=energy_interval_j(totals.split, table.meta["spread"]) if is_known else None,
     )
 
 

@@ -14,6 +14,8 @@ class Summary:
     Attributes:
         total_energy_j: From time 0 to the last completion, idle included; the sum of the next three where
             they are known.
+        energy_low_j, energy_high_j: What total_energy_j lies between, with 95 % confidence, of a simulated
+            run.
         prefill_energy_j: Steps' energy by their prompt tokens.
         decode_energy_j: Steps' energy by their decoding sequences.
         idle_energy_j: Everything between the steps, requests waiting or not.
@@ -37,6 +39,8 @@ class Summary:
     """
 
     total_energy_j: float | None
+    energy_low_j: float | None
+    energy_high_j: float | None
     prefill_energy_j: float | None
     decode_energy_j: float | None
     idle_energy_j: float | None
@@ -75,9 +79,12 @@ def summarize(run: Run) -> Summary:
 def summary_of(meta: Meta, total_j: float | None, tally: Tally) -> Summary:
     """Return the summary of a run whose outcomes come to `tally`."""
     energy = meta.energy
+    low_j, high_j = meta.energy_interval_j or (None, None)
     ttft_s, tpot_s, e2e_s = tally.quantiles(0.50, 0.90, 0.99)
     return Summary(
         total_energy_j=total_j,
+        energy_low_j=low_j,
+        energy_high_j=high_j,
         prefill_energy_j=None if energy is None else energy.prefill_j,
         decode_energy_j=None if energy is None else energy.decode_j,
         idle_energy_j=None if energy is None else energy.idle_j,

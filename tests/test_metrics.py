@@ -14,7 +14,8 @@ from sim.summary import Summary, summarize
 from traces.record import FAILED, SERVED, UNFINISHED
 
 SUMMARY_KEYS = (
-    *("total_energy_j", "prefill_energy_j", "decode_energy_j", "idle_energy_j", "mean_power_w"),
+    *("total_energy_j", "energy_low_j", "energy_high_j"),
+    *("prefill_energy_j", "decode_energy_j", "idle_energy_j", "mean_power_w"),
     *("energy_j_per_request", "energy_j_per_output_token", "energy_j_per_token"),
     *("cpu_energy_j", "dram_energy_j", "makespan_s", "requests", "served", "failed"),
     *("ttft_p50_s", "ttft_p90_s", "ttft_p99_s", "tpot_p50_s", "tpot_p90_s", "tpot_p99_s"),

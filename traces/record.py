@@ -112,6 +112,8 @@ class Meta:
         notes: What the user should know, one sentence each.
         cpu_j, dram_j: Energy of this host's processors and memory over the makespan, no part of any other
             figure; None where it could not be read.
+        energy_interval_j: What the total lies between, with 95 % confidence, of a simulated run inside its
+            table's measured range; None where the table cannot tell.
     """
 
     run_id: str
@@ -142,6 +144,7 @@ class Meta:
     notes: tuple[str, ...] = field(default=())
     cpu_j: float | None = None
     dram_j: float | None = None
+    energy_interval_j: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

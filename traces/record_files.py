@@ -196,6 +196,8 @@ def _read_meta(path: Path) -> Meta:
     facts["energy"] = None if facts["energy"] is None else EnergySplit(**facts["energy"])
     for name in ("invalid_reasons", "notes"):
         facts[name] = tuple(facts.get(name, ()))
+    if facts.get("energy_interval_j") is not None:
+        facts["energy_interval_j"] = tuple(facts["energy_interval_j"])
     return Meta(**facts)
 
 
