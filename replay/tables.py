@@ -30,6 +30,7 @@ def cli(names: tuple[str, ...], picture: Path | None, overwrite: bool) -> None:
         _list(table)
         if names:
             _show(table)
+            _show_validation(find_table(name).parent)
         if picture is not None:
             from calibrate.plot import plot_table
 
@@ -64,3 +65,13 @@ def _show(table: "CostTable") -> None:
             f"  {kind:8} {errors['windows']:4.0f} windows: seconds {100 * errors['seconds_rms']:.2f} % rms, "
             f"joules {100 * errors['joules_rms']:.2f} % rms"
         )
+
+
+def _show_validation(folder: Path) -> None:
+    from replay.validation import MEANING, read_validation, validation_lines
+
+    entries = read_validation(folder)
+    if entries:
+        click.echo(f"  live replays, {MEANING}:")
+        for line in validation_lines(entries):
+            click.echo(line)

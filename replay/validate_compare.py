@@ -40,28 +40,35 @@ def compare_cases(out: Path, table: "CostTable") -> "list[tuple[str, Comparison]
     """Simulate the measured cases in `out` with `table`, compare, write what comes of it and return it.
 
     Each case's folder gets `simulated`, `comparison.json`, `comparison.md` and, where there is matplotlib,
-    `comparison.png`; `out` gets `overview.md`. A case without a valid measured run is said and left out.
+    `comparison.png`; `out` gets `overview.md`, `validation.json` and `validation.png`. A case without a
+    valid measured run is said and left out.
 
     Raises:
         OSError: A file cannot be read or written.
         ValueError: There is nothing to compare, or a case cannot be simulated.
     """
     from replay.comparison_text import overview_markdown
+    from replay.validation import write_validation
+    from sim.compare_plot import plot_validation
 
-    compared = []
+    compared: list[tuple[Case, Comparison]] = []
     for measured in measured_cases(out, table.coefficients):
         valid = tuple(run for run in measured.runs if run.meta.energy_valid)
         for run in measured.runs:
             if not run.meta.energy_valid:
                 click.echo(f"{measured.case.name}: left out: {'; '.join(run.meta.invalid_reasons)}", err=True)
         if valid:
-            compared.append((measured.case.name, _compare_case(replace(measured, runs=valid), table)))
+            compared.append((measured.case, _compare_case(replace(measured, runs=valid), table)))
     if not compared:
         raise ValueError(
             f"{out}: no case in it has a valid measured run; measure first, without --compare-only"
         )
-    (out / "overview.md").write_text(overview_markdown(compared))
-    return compared
+    named = [(case.name, comparison) for case, comparison in compared]
+    (out / "overview.md").write_text(overview_markdown(named))
+    write_validation(compared, out)
+    if find_spec("matplotlib") is not None:
+        plot_validation(named, table.name, out / "validation.png", overwrite=True)
+    return named
 
 
 def _compare_case(measured: MeasuredCase, table: "CostTable") -> "Comparison":

@@ -1,17 +1,19 @@
-"""A comparison as a picture: energy over time, and the distributions of the latencies."""
+"""Comparisons as pictures: one replay's energy over time and latencies, or the errors of many replays."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sim.compare import latency_s
+from sim.compare import TARGETS, Comparison, latency_s
 from traces.picture import picture
 from traces.record import Run
 from traces.trace import Floats
 
 SIMULATED, MEASURED = "#c1440e", "#1f4e79"
 LATENCIES = ("ttft", "tpot", "e2e")
+LEVELS = {"p50": "o", "p90": "s", "p99": "^"}
 TICKS_S = [digit * 10.0**power for power in range(-6, 6) for digit in (1, 2, 5)]
 
 
@@ -41,6 +43,60 @@ def plot_comparison(
         for name in LATENCIES:
             _draw_latency(axes[name], name, simulated, measured)
         axes["ttft"].set_ylabel("fraction of requests")
+
+
+def plot_validation(
+    compared: Sequence[tuple[str, Comparison]], table: str, path: Path, *, overwrite: bool = False
+) -> None:
+    """Draw the errors of energy, with the predicted interval, and of the latencies, a line a replay.
+
+    Args:
+        compared: Names and comparisons, at least one.
+        table: Name of the table that simulated them.
+        path: Ends in .png, .svg or .pdf.
+        overwrite: Whether an existing file may be replaced.
+
+    Raises:
+        ValueError: matplotlib is missing, the ending is another, or `path` exists and may not be replaced.
+    """
+    with picture(path, (10, 1.6 + 0.26 * len(compared)), overwrite=overwrite) as figure:
+        panels = figure.subplots(1, 4, sharey=True)
+        figure.suptitle(f"{table}: simulated against measured", x=0.01, ha="left", fontsize=11)
+        _draw_energy_errors(panels[0], [comparison for _, comparison in compared])
+        for axes, name in zip(panels[1:], LATENCIES, strict=True):
+            _draw_latency_errors(axes, name, [comparison for _, comparison in compared])
+        panels[0].set_yticks(range(len(compared)), [name for name, _ in compared], fontsize=8)
+        panels[0].invert_yaxis()
+
+
+def _draw_energy_errors(axes: Any, compared: Sequence[Comparison]) -> None:
+    _draw_target(axes, TARGETS["total_energy"])
+    for place, comparison in enumerate(compared):
+        row = comparison.row("total_energy_j")
+        if row.error_fraction is None:
+            continue
+        if comparison.interval_j is not None and row.measured:
+            bounds = [100 * (bound_j / row.measured - 1) for bound_j in comparison.interval_j]
+            axes.plot(bounds, [place, place], color=SIMULATED, linewidth=1.2)
+        axes.plot(100 * row.error_fraction, place, "o", color=SIMULATED, markersize=5)
+    axes.set_xlabel("energy, % (line: 95 % interval)", fontsize=8)
+
+
+def _draw_latency_errors(axes: Any, name: str, compared: Sequence[Comparison]) -> None:
+    _draw_target(axes, TARGETS[name])
+    for level, marker in LEVELS.items():
+        errors = [comparison.row(f"{name}_{level}_s").error_fraction for comparison in compared]
+        known = [(100 * error, place) for place, error in enumerate(errors) if error is not None]
+        at, places = [at for at, _ in known], [place for _, place in known]
+        axes.plot(at, places, marker, color=MEASURED, markersize=4, alpha=0.8, label=level)
+    axes.set_xlabel(f"{name.upper()}, %", fontsize=8)
+    axes.legend(frameon=False, fontsize=7, handletextpad=0.1)
+
+
+def _draw_target(axes: Any, target: float) -> None:
+    axes.axvspan(-100 * target, 100 * target, color="0.92", zorder=0)
+    axes.axvline(0, color="black", linewidth=0.6)
+    axes.tick_params(axis="x", labelsize=8)
 
 
 def _draw_energy(axes: Any, simulated: Run, measured: tuple[Run, ...]) -> None:
