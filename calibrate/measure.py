@@ -82,7 +82,7 @@ class Plan:
         stop_after_s: End cleanly after the point that passes this time, None to run to the end.
     """
 
-    grid: GridName = "full"
+    grid: GridName = "standard"
     repeats: int = 3
     seed: int = 0
     hold_s: float = 1.5

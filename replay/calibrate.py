@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from calibrate.grid import GridName
     from calibrate.measure import Instruments, Plan
 
-GRID_HELP = "Which loads.  [default: full; with --adapt, card]"
+GRID_HELP = "Which loads.  [default: standard; with --adapt, card]"
 ADAPT_HELP = "Fit no new table, but what tells this card from the mean card of that one."
 HOLD = click.FloatRange(min=0.5)
 """A window is long against the counter's tick of 0.1 s."""
@@ -80,7 +80,7 @@ def cli(
             raise ValueError("--model is missing: name what to measure, or give --fit-only")
         from calibrate.measure import Plan
 
-        loads = Plan(grid=grid or ("card" if adapt else "full"), stop_after_s=stop_after, **plan)
+        loads = Plan(grid=grid or ("card" if adapt else "standard"), stop_after_s=stop_after, **plan)
         if not _is_measured(model, out, parse_engine_options(engine), gpus, loads):
             return
     if not measure_only:
