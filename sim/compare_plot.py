@@ -31,9 +31,10 @@ def plot_comparison(
     Raises:
         ValueError: matplotlib is missing, the ending is another, or `path` exists and may not be replaced.
     """
-    with picture(path, (9, 7), overwrite=overwrite) as figure:
-        rows = [["energy"] * 3, ["deviation"] * 3, list(LATENCIES)]
-        axes = figure.subplot_mosaic(rows, height_ratios=[1.2, 0.4, 1])
+    with picture(path, (9, 10), overwrite=overwrite) as figure:
+        scatters = [f"{name} scatter" for name in LATENCIES]
+        rows = [["energy"] * 3, ["deviation"] * 3, list(LATENCIES), scatters]
+        axes = figure.subplot_mosaic(rows, height_ratios=[1.2, 0.4, 1, 1])
         axes["deviation"].sharex(axes["energy"])
         meta = simulated.meta
         title = f"{meta.trace_name}, {meta.policy}: {meta.requests:,} requests, table {meta.table}"
@@ -42,7 +43,9 @@ def plot_comparison(
         _draw_deviation(axes["deviation"], simulated, measured)
         for name in LATENCIES:
             _draw_latency(axes[name], name, simulated, measured)
+            _draw_scatter(axes[f"{name} scatter"], name, simulated, measured)
         axes["ttft"].set_ylabel("fraction of requests")
+        axes["ttft scatter"].set_ylabel("simulated, s")
 
 
 def plot_validation(
@@ -125,15 +128,35 @@ def _draw_deviation(axes: Any, simulated: Run, measured: tuple[Run, ...]) -> Non
 
 
 def _draw_latency(axes: Any, name: str, simulated: Run, measured: tuple[Run, ...]) -> None:
-    from matplotlib.ticker import FixedLocator, FormatStrFormatter, NullFormatter
-
     for run in measured:
         _draw_distribution(axes, latency_s(run.outcomes, name), MEASURED, "-")
     _draw_distribution(axes, latency_s(simulated.outcomes, name), SIMULATED, "--")
     axes.set(xscale="log", xlabel=f"{name.upper()}, s", ylim=(0, 1))
-    axes.xaxis.set_major_locator(FixedLocator(TICKS_S))
-    axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    _label_seconds(axes.xaxis)
+
+
+def _draw_scatter(axes: Any, name: str, simulated: Run, measured: tuple[Run, ...]) -> None:
+    value_s = latency_s(simulated.outcomes, name)
+    mean_s = np.mean([latency_s(run.outcomes, name) for run in measured], axis=0)
+    known = (value_s > 0) & (mean_s > 0)
+    axes.loglog(mean_s[known], value_s[known], ".", color=SIMULATED, markersize=3, alpha=0.5)
+    if known.any():
+        ends_s = [
+            min(mean_s[known].min(), value_s[known].min()),
+            max(mean_s[known].max(), value_s[known].max()),
+        ]
+        axes.plot(ends_s, ends_s, color="black", linewidth=0.6)
+    axes.set_xlabel(f"{name.upper()} of a request, {measured[0].meta.kind}, s")
+    _label_seconds(axes.xaxis)
+    _label_seconds(axes.yaxis)
+
+
+def _label_seconds(axis: Any) -> None:
+    from matplotlib.ticker import FixedLocator, FormatStrFormatter, NullFormatter
+
+    axis.set_major_locator(FixedLocator(TICKS_S))
+    axis.set_major_formatter(FormatStrFormatter("%g"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _draw_distribution(axes: Any, values_s: Floats, color: str, style: str) -> None:
