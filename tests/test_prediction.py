@@ -30,6 +30,19 @@ def test_more_spread_never_makes_the_interval_smaller(split: EnergySplit, name: 
     assert wider_low_j <= low_j <= split.total_j <= high_j <= wider_high_j
 
 
+def test_a_table_of_one_card_says_so() -> None:
+    trace = toy_trace([0.0], [100], [10])
+
+    def notes(**meta: object) -> str:
+        run = simulate(trace, Immediate(), EngineOptions(), toy_table(meta=meta, source="measured"))
+        return " ".join(run.meta.notes)
+
+    said = "is of the cards it was measured on"
+    assert said in notes(gpu_hashes=["aa"])
+    assert said not in notes(gpu_hashes=["aa", "bb"])
+    assert said not in notes(gpu_hashes=["aa"], adapted_from="mean")
+
+
 def test_a_run_inside_the_measured_range_has_an_interval_and_no_other() -> None:
     trace = toy_trace([0.0, 0.1], [100, 200], [10, 20])
 
