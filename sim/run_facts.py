@@ -82,8 +82,8 @@ def _notes(table: CostTable, totals: Totals) -> tuple[str, ...]:
     is_of_one_card = len(table.meta.get("gpu_hashes", ())) == table.gpus
     if is_of_one_card and not table.meta.get("adapted_from"):
         notes.append(
-            f"Table {table.name} is of the cards it was measured on; others of their kind draw some percent more "
-            f"or less in decode (docs/tables.md), which `replay calibrate --adapt` measures."
+            f"Table {table.name} is of the cards it was measured on; others of their kind draw some percent "
+            f"more or less in decode (docs/tables.md), which `replay calibrate --adapt` measures."
         )
     if totals.outside_steps:
         outside = f"{totals.outside_steps} of {totals.steps} steps"
