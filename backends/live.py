@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from sim.arrivals import as_offered, requests_of
 from sim.gateway import Gateway
-from sim.policy import Policy
+from sim.policy import HeldRequest, Policy
 from traces.record import FAILED, SERVED, UNFINISHED, Outcomes
 from traces.trace import Counts, Floats, Request, Trace
 
@@ -150,10 +150,10 @@ class LiveReplay:
             if self._progress is not None:
                 self._progress(1)
 
-    def _send(self, requests: tuple[Request, ...], now_s: float) -> None:
+    def _send(self, requests: tuple[HeldRequest, ...], now_s: float) -> None:
         for request in requests:
             self._released_s[request.id] = now_s
-            client = asyncio.get_running_loop().create_task(self._serve(request))
+            client = asyncio.get_running_loop().create_task(self._serve(self._trace.request(request.id)))
             self._clients.add(client)
             client.add_done_callback(self._clients.discard)
 

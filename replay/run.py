@@ -32,6 +32,7 @@ VOCABULARY_HELP = "Of --backend openai: prompts' token ids are below N.  [defaul
 REPLICAS_HELP = "Equal engines behind the policy, each on GPUs of its own."
 ROUTER_HELP = "Which of several replicas a request goes to.  [default: round-robin]"
 GPU_HELP = "Of a live engine: NVML index to meter; repeatable.  [default: those that vLLM uses; none]"
+LENGTHS_HELP = "What the policy is told of output lengths: none, oracle, or noisy:cv=F."
 OUT_HELP = "Folder for the run's record; it must not exist.  [default: runs/TRACE-POLICY-TIME]"
 
 
@@ -61,6 +62,7 @@ OUT_HELP = "Folder for the run's record; it must not exist.  [default: runs/TRAC
 @click.option("--limit", type=int, metavar="N", help="Keep the first N requests.")
 @click.option("--from-s", type=float, metavar="A", help="Leave out what arrives before; A becomes time 0.")
 @click.option("--to-s", type=float, metavar="B", help="Leave out what arrives at B or later.")
+@click.option("--length-prediction", metavar="P", help=LENGTHS_HELP + "  [default: none]")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help=OUT_HELP)
 @click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Seed of what is drawn.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
@@ -81,7 +83,7 @@ def cli(
     out: Path | None,
     seed: int,
     as_json: bool,
-    **selection: float | None,
+    **selection: Any,
 ) -> None:
     """Replay TRACE through a policy and an engine, simulated or live; print what it costs, keep the record.
 
@@ -124,9 +126,9 @@ def cli(
         if long is not None:
             _stream(long, chosen, policy, setup, out, seed, as_json)
             return
-        run = _simulate(_read(trace, given), chosen, setup, seed)
+        run = _simulate(_read(trace, given, chosen, seed), chosen, setup, seed)
     else:
-        measured = _measure(_read(trace, given), chosen, live, costs, seed)
+        measured = _measure(_read(trace, given, chosen, seed), chosen, live, costs, seed)
         run, attachments, interrupted = measured.run, measured.attachments, measured.ending.is_interrupted
     run = replace(run, meta=replace(run.meta, policy=policy, trace_options=given))
     directory = keep_run(run, out or _free_directory(RUNS, run.meta.run_id), attachments)
@@ -222,13 +224,19 @@ def _engine_options(pairs: tuple[str, ...], table: "CostTable") -> "EngineOption
     return from_strings(given, measured)
 
 
-def _read(path: Path, selection: dict[str, Any]) -> "Trace":
+def _read(path: Path, given: dict[str, Any], policy: "Policy", seed: int) -> "Trace":
+    from sim.arrivals import ensure_predicted
+    from sim.length_prediction import predict_lengths
     from traces.reading import read_trace
     from traces.selection import select
 
     if not path.exists():
         raise ValueError(f"{path}: no such file; give a trace, or a command that `replay --help` lists")
-    return select(read_trace(path), **selection)
+    selection = {name: value for name, value in given.items() if name != "length_prediction"}
+    trace = select(read_trace(path), **selection)
+    trace = predict_lengths(trace, given.get("length_prediction", "none"), seed)
+    ensure_predicted(trace, policy)
+    return trace
 
 
 def _simulate(trace: "Trace", policy: "Policy", setup: "Setup", seed: int) -> "Run":

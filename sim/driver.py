@@ -8,8 +8,8 @@ import numpy as np
 from sim.arrivals import requests_of
 from sim.clock import Clock, Moment, Order
 from sim.gateway import Gateway
-from sim.policy import Policy
-from traces.trace import Floats, Ints, Request, Trace
+from sim.policy import HeldRequest, Policy
+from traces.trace import Floats, Ints, Trace
 
 Progress = Callable[[int], None]
 """Called with the number of requests that have just finished."""
@@ -111,7 +111,7 @@ class Driver:
         if self._progress is not None:
             self._progress(count)
 
-    def _release(self, requests: tuple[Request, ...]) -> None:
+    def _release(self, requests: tuple[HeldRequest, ...]) -> None:
         rows = [request.id for request in requests]
         self._released_s[rows] = self._clock.now
         self._to_submit += rows

@@ -4,8 +4,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from itertools import islice
 
-from sim.policy import Decision, Policy
-from traces.trace import Request
+from sim.policy import Decision, HeldRequest, Policy
 
 
 class HeldRequests:
@@ -19,21 +18,21 @@ class HeldRequests:
     __slots__ = ("_by_id",)
 
     def __init__(self) -> None:
-        self._by_id: OrderedDict[int, Request] = OrderedDict()
+        self._by_id: OrderedDict[int, HeldRequest] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._by_id)
 
-    def __iter__(self) -> Iterator[Request]:
+    def __iter__(self) -> Iterator[HeldRequest]:
         return iter(self._by_id.values())
 
-    def __reversed__(self) -> Iterator[Request]:
+    def __reversed__(self) -> Iterator[HeldRequest]:
         return reversed(self._by_id.values())
 
     def __contains__(self, request: object) -> bool:
-        return isinstance(request, Request) and self._by_id.get(request.id) is request
+        return isinstance(request, HeldRequest) and self._by_id.get(request.id) is request
 
-    def __getitem__(self, index: int, /) -> Request:
+    def __getitem__(self, index: int, /) -> HeldRequest:
         length = len(self._by_id)
         if not -length <= index < length:
             raise IndexError(f"{length} requests are held, there is none at {index}")
@@ -42,12 +41,12 @@ class HeldRequests:
             return next(islice(self, from_start, None))
         return next(islice(reversed(self), length - 1 - from_start, None))
 
-    def _add(self, request: Request) -> None:
+    def _add(self, request: HeldRequest) -> None:
         if request.id in self._by_id:
             raise ValueError(f"request {request.id} has arrived already; ids must be unique")
         self._by_id[request.id] = request
 
-    def _remove(self, request: Request) -> None:
+    def _remove(self, request: HeldRequest) -> None:
         del self._by_id[request.id]
 
 
@@ -77,7 +76,7 @@ class Gateway:
         self.running = 0
         self.wake_at_s: float | None = None
 
-    def arrive(self, request: Request, now_s: float) -> tuple[Request, ...]:
+    def arrive(self, request: HeldRequest, now_s: float) -> tuple[HeldRequest, ...]:
         """Take in `request` and return what the policy releases.
 
         Raises:
@@ -86,14 +85,14 @@ class Gateway:
         self.held._add(request)
         return self._ask(now_s)
 
-    def finish(self, now_s: float) -> tuple[Request, ...]:
+    def finish(self, now_s: float) -> tuple[HeldRequest, ...]:
         """Note that one request has left the engine, served or failed; return what the policy releases."""
         if self.running == 0:
             raise ValueError(f"a request finished at {now_s} s, but none runs; tell of each finish once")
         self.running -= 1
         return self._ask(now_s)
 
-    def alarm(self, now_s: float) -> tuple[Request, ...]:
+    def alarm(self, now_s: float) -> tuple[HeldRequest, ...]:
         """Wake the policy at the later of `now_s` and the time it asked for, and return what it releases."""
         if self.wake_at_s is None:
             raise ValueError(f"an alarm rang at {now_s} s, but none is set; ring it only at wake_at_s")
@@ -104,7 +103,7 @@ class Gateway:
         self._complete = True
         self._check_not_stuck()
 
-    def _ask(self, now_s: float) -> tuple[Request, ...]:
+    def _ask(self, now_s: float) -> tuple[HeldRequest, ...]:
         self._now_s = max(self._now_s, now_s)
         decision = self._policy.decide(self._now_s, self.held, self.running)
         self._check(decision)
@@ -134,7 +133,7 @@ class Gateway:
             )
 
     def _refuse_release(self, request: object) -> None:
-        what = f"request {request.id}" if isinstance(request, Request) else repr(request)
+        what = f"request {request.id}" if isinstance(request, HeldRequest) else repr(request)
         raise ValueError(
             f"policy {self._name} released {what} at {self._now_s} s, which is not held; "
             "release requests out of `held`, each once"

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sim.gateway import Gateway, HeldRequests
-from sim.policy import Decision, Held
-from traces.trace import Request
+from sim.policy import Decision, Held, HeldRequest
 
 
 @dataclass(slots=True)
@@ -24,8 +23,8 @@ class Scripted:
         return self.answer(now_s, held, running)
 
 
-def request(row: int, arrival_s: float = 0.0) -> Request:
-    return Request(row, arrival_s, 10, 10)
+def request(row: int, arrival_s: float = 0.0) -> HeldRequest:
+    return HeldRequest(row, arrival_s, 10, 10)
 
 
 def holding(count: int, answer: Callable[[float, Held, int], Decision]) -> Gateway:
@@ -91,7 +90,7 @@ def test_releasing_what_is_not_held_is_refused_and_changes_nothing() -> None:
 
 
 def test_a_copy_of_a_held_request_is_not_held() -> None:
-    gateway = holding(1, lambda _, held, __: Decision((replace(held[0], output_tokens=1),)))
+    gateway = holding(1, lambda _, held, __: Decision((replace(held[0], prompt_tokens=1),)))
     with pytest.raises(ValueError, match="not held"):
         gateway.arrive(request(1), 1.0)
 
@@ -158,8 +157,8 @@ def test_drivers_mistakes_are_refused() -> None:
 
 @given(st.data())
 def test_held_is_a_list_in_order_of_arrival_whatever_is_released(data: st.DataObject) -> None:
-    expected: list[Request] = []
-    released: list[Request] = []
+    expected: list[HeldRequest] = []
+    released: list[HeldRequest] = []
     policy = Scripted(lambda *_: Decision(tuple(released)))
     gateway = Gateway(policy)
     for row in range(data.draw(st.integers(1, 12))):

@@ -434,3 +434,29 @@ def test_a_fleet_is_simulated_and_recorded(trace_path: Path) -> None:
     assert (two.meta.engine_options["replicas"], two.meta.engine_options["router"]) == (2, "least-loaded")
     assert two.outcomes.replica is not None
     assert set(two.outcomes.replica.tolist()) == {0, 1}
+
+
+NEEDING = """
+from sim.immediate import Immediate
+
+class Needing(Immediate):
+    needs_prediction = True
+"""
+
+
+def test_a_prediction_is_in_the_record_and_a_policy_that_needs_one_is_refused_without(
+    trace_path: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "needing.py").write_text(NEEDING)
+    asked = (trace_path, "--policy", "needing.py:Needing", "--out", "out")
+    refused = invoke(*asked)
+    assert refused.exit_code == 2
+    assert "policy Needing needs a prediction of output lengths, there is none" in refused.output
+    assert not Path("out").exists()
+    invoked(*asked, "--length-prediction", "noisy:cv=0.5", "--seed", "4")
+    meta = read_run(Path("out")).meta
+    assert meta.trace_options == {"length_prediction": "noisy:cv=0.5"}
+    assert "Policies were told output lengths, predicted as noisy:cv=0.5, seed 4." in meta.notes
+    wrong = invoke(trace_path, "--length-prediction", "good")
+    assert wrong.exit_code == 2
+    assert "length prediction must be none, oracle or noisy:cv=F, F >= 0, got 'good'" in wrong.output

@@ -14,6 +14,7 @@ from toy_engine import ToyEngine
 from toy_policies import AtMost
 from toy_trace import toy_trace, traces
 
+from sim.arrivals import requests_of
 from sim.batch_window import BatchWindow
 from sim.driver import Driver
 from sim.foreknown import release_times
@@ -22,7 +23,7 @@ from sim.immediate import Immediate
 from sim.offline import Offline
 from sim.policy import Policy
 from sim.registry import SHIPPED, make_policy, name_of, options_of, policy_names
-from traces.trace import Floats, Request, Trace
+from traces.trace import Floats, Trace
 
 
 def released_s(trace: Trace, policy: Policy) -> Floats:
@@ -83,8 +84,8 @@ def test_immediate_releases_at_arrival(trace: Trace) -> None:
 @given(traces())
 def test_offline_releases_everything_at_once(trace: Trace) -> None:
     gateway = Gateway(Offline())
-    for row in range(len(trace)):
-        assert gateway.arrive(trace.request(row), 0.0) == (trace.request(row),)
+    for request in requests_of(trace):
+        assert gateway.arrive(request, 0.0) == (request,)
 
 
 def test_a_window_counts_from_the_oldest_held_request() -> None:
@@ -304,16 +305,3 @@ def test_held_requests_are_offered_oldest_first_to_a_policy_in_a_file(tmp_path: 
     engine = ToyEngine(trace)
     Driver(trace, make_policy(f"{path}:ShortestFirst", {}), engine).run()
     assert [row for _, row in engine.submitted] == [0, 2, 3, 1]
-
-
-def test_a_request_object_is_what_the_trace_says() -> None:
-    seen: list[Request] = []
-
-    class Watching(Immediate):
-        def decide(self, now_s: float, held: Any, running: int) -> Any:
-            seen.extend(held)
-            return super().decide(now_s, held, running)
-
-    trace = toy_trace([0.0, 1.5, 1.5], prompt_tokens=[1, 2, 3], output_tokens=[4, 5, 6])
-    released_s(trace, Watching())
-    assert seen == [trace.request(row) for row in range(3)]

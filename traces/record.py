@@ -91,7 +91,7 @@ class Meta:
         kind: `simulated`, `measured`, or `twin`: served in real time on a pretend GPU.
         started_at: ISO 8601, UTC.
         trace_name, trace_sha256, trace_source: The trace; the hash is of its source.
-        trace_options: Stretch, limit, time window as given.
+        trace_options: Stretch, limit, time window and prediction of lengths as given.
         requests: Requests offered.
         policy, policy_options: The policy's name and its fields.
         engine_options: Every engine option in force, vLLM's names.

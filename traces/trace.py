@@ -10,7 +10,10 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Counts = NDArray[np.int32]
 RequestClass = Literal["online", "offline"]
-OWN_COLUMNS = ("arrival_s", "prompt_tokens", "output_tokens", "session_id", "is_offline", "deadline_s")
+OWN_COLUMNS = (
+    *("arrival_s", "prompt_tokens", "output_tokens", "session_id", "is_offline", "deadline_s"),
+    "predicted_output_tokens",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,7 @@ class Trace:
         deadline_s: Seconds after time 0, NaN for none, where the source has it.
         notes: What the reader left out or changed, one sentence each, to be shown to the user.
         synthetic: True if the requests were drawn, not recorded.
+        predicted_output_tokens: What policies are told of the output, shape (requests,); None for nothing.
     """
 
     name: str
@@ -97,6 +101,7 @@ class Trace:
     deadline_s: Floats | None = None
     notes: tuple[str, ...] = field(default=())
     synthetic: bool = False
+    predicted_output_tokens: Counts | None = None
 
     def __len__(self) -> int:
         return len(self.arrival_s)
