@@ -14,8 +14,11 @@ from sim.settings import parse_settings, settings_of
 
 SHIPPED = {
     "batch-window": "sim.batch_window:BatchWindow",
+    "concurrency": "sim.concurrency:Concurrency",
     "immediate": "sim.immediate:Immediate",
     "offline": "sim.offline:Offline",
+    "pace": "sim.pace:Pace",
+    "shortest-first": "sim.shortest_first:ShortestFirst",
 }
 ENTRY_POINTS = "replay.policies"
 

@@ -13,12 +13,15 @@ from toy_trace import toy_trace, traces
 
 from sim import metrics
 from sim.batch_window import BatchWindow
+from sim.concurrency import Concurrency
 from sim.guards import check
 from sim.immediate import Immediate
 from sim.offline import Offline
 from sim.options import EngineOptions
+from sim.pace import Pace
 from sim.policy import Decision, Held, Policy
 from sim.registry import SHIPPED, make_policy
+from sim.shortest_first import ShortestFirst
 from sim.simulate import simulate
 from sim.summary import summarize
 from traces.record import SERVED, Run
@@ -29,6 +32,9 @@ POLICIES: dict[str, Callable[[], Policy]] = {
     "offline": Offline,
     "batch-window": BatchWindow,
     "batch-window of 3": lambda: BatchWindow(window_s=2.0, max_batch=3),
+    "concurrency of 2": lambda: Concurrency(most=2),
+    "pace": lambda: Pace(interval_s=0.75, jitter_s=0.5),
+    "shortest-first of 2": lambda: ShortestFirst(most=2),
     "at most 2": AtMost,
     "ticking": Ticking,
     "drawing": Drawing,

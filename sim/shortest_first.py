@@ -1,0 +1,33 @@
+"""The policy `shortest-first`: at most so many requests run, and the shortest goes next."""
+
+from dataclasses import dataclass
+from heapq import nsmallest
+
+from sim.policy import Decision, Held, HeldRequest
+
+
+@dataclass(frozen=True, slots=True)
+class ShortestFirst:
+    """Releases the held requests with the fewest tokens as long as fewer than `most` run.
+
+    A request's length is its prompt and its predicted output; without a prediction, its prompt. Of equal
+    requests the oldest goes first. A long request may wait for as long as shorter ones come.
+
+    Attributes:
+        most: Most requests released and unfinished, at least 1.
+    """
+
+    most: int = 64
+
+    def __post_init__(self) -> None:
+        if self.most < 1:
+            raise ValueError(f"most must be >= 1, got {self.most}")
+
+    def decide(self, now_s: float, held: Held, running: int) -> Decision:  # noqa: ARG002
+        """Release as many as there are places, shortest first."""
+        places = self.most - running
+        return Decision(tuple(nsmallest(places, held, key=_tokens)) if places > 0 else ())
+
+
+def _tokens(request: HeldRequest) -> int:
+    return request.prompt_tokens + (request.predicted_output_tokens or 0)
