@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from calibrate.fit import Fit, errors_of, residual_of, spread_of, usable
+from calibrate.fit import Fit, errors_of, residual_of, search, spread_of, usable
 from calibrate.model import CARD_WIDTHS, Factors, on_card
 from calibrate.raw import RawPoint
 from calibrate.windows import Window, idle_power_w, windows
@@ -64,15 +64,12 @@ def _ensure_alike(facts: dict[str, Any], table: CostTable) -> None:
 
 
 def _fitted(mean_card: tuple[Any, Any], measured: list[Window]) -> Factors:
-    from scipy.optimize import least_squares
-
     widths = np.array(list(CARD_WIDTHS.values()))
-    steps = np.full(len(widths), 1e-4)
 
     def errors(log_factors: Floats) -> Floats:
         numbers = on_card(*mean_card, Factors(*np.exp(log_factors)))
         fitting = [error for window in measured for error in errors_of(*numbers, window)]
         return np.concatenate([fitting, log_factors / widths])
 
-    found = least_squares(errors, np.zeros(len(widths)), loss="soft_l1", f_scale=3.0, diff_step=steps)
+    found = search(errors, np.zeros(len(widths)))
     return Factors(*np.exp(found.x).tolist())

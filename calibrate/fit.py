@@ -99,17 +99,14 @@ def fit(points: list[RawPoint], facts: dict[str, Any], say: Callable[[str], None
     limit_w = facts["gpu"]["power_limit_w"] * facts["gpu"]["gpus"]
     model = guess_model(measured, host, known, limit_w, tuple(sorted(set(cards.values()))))
     log_values = _least_squares(model, measured, cards, say)
-    coefficients, host_time = model.build(log_values)
-    by_card = {card: model.build(log_values, card) for card in model.cards}
+    built = {card: model.build(log_values, card) for card in (None, *model.cards)}
+    coefficients, host_time = built[None]
     of_mean_card = tuple(residual_of(coefficients, host_time, window) for window in measured)
-    residuals = of_mean_card
-    if model.cards:
-        residuals = tuple(residual_of(*by_card[cards[str(window.session)]], window) for window in measured)
     return Fit(
         coefficients=coefficients,
         host=host_time,
         parameters=dict(zip(model.names, np.exp(log_values).tolist(), strict=True)),
-        residuals=residuals,
+        residuals=tuple(residual_of(*built[_card_of(window, model, cards)], window) for window in measured),
         idle_spread_w=idle_spread_w,
         spread=spread_of(of_mean_card, idle_spread_w / idle_w),
     )
@@ -195,8 +192,6 @@ def _card_of(window: Window, model: Model, cards: dict[str, str]) -> str | None:
 def _least_squares(
     model: Model, measured: list[Window], cards: dict[str, str], say: Callable[[str], None]
 ) -> Floats:
-    from scipy.optimize import least_squares
-
     def all_residuals(log_values: Floats) -> Floats:
         built = {card: model.build(log_values, card) for card in (None, *model.cards)}
         errors = [
@@ -207,17 +202,22 @@ def _least_squares(
         return np.concatenate([errors, model.prior_residuals(log_values)])
 
     rng = np.random.default_rng(0)
-    steps = np.full(len(model.guess), 1e-4)
     best: Any = None
     for restart in range(1 + RESTARTS):
         start = np.log(model.guess) if best is None else best.x + rng.normal(0.0, 0.05, len(model.guess))
-        found = least_squares(
-            all_residuals, start, loss="soft_l1", f_scale=3.0, max_nfev=MOST_STEPS, diff_step=steps
-        )
+        found = search(all_residuals, start)
         say(f"fit {restart + 1} of {1 + RESTARTS}: cost {found.cost:.0f} after {found.nfev} evaluations")
         if best is None or found.cost < best.cost:
             best = found
     return np.asarray(best.x, dtype=np.float64)
+
+
+def search(residuals: Callable[[Floats], Floats], start: Floats) -> Any:
+    """Return SciPy's result of least squares from `start`; beyond three units an error pulls less."""
+    from scipy.optimize import least_squares
+
+    steps = np.full(len(start), 1e-4)
+    return least_squares(residuals, start, loss="soft_l1", f_scale=3.0, max_nfev=MOST_STEPS, diff_step=steps)
 
 
 def errors_of(coefficients: Coefficients, host: HostTime, window: Window) -> list[float]:

@@ -1,6 +1,6 @@
 """The grid: which loads a calibration measures, and in which order."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import astuple, dataclass, replace
 from math import exp
 from statistics import NormalDist
@@ -10,6 +10,7 @@ import numpy as np
 
 Kind = Literal["idle", "decode", "ragged", "prefill", "mixed", "trickle", "burst", "open"]
 GridName = Literal["full", "standard", "card", "quick"]
+Sizes = Mapping[int, tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,11 @@ class Point:
     output_tokens: int = 1
     gap_s: float = 0.0
     repeat: int = 0
+
+    @property
+    def is_mixed_at_random(self) -> bool:
+        """Whether prompts come at random times beside a decoding batch."""
+        return self.kind == "mixed" and self.gap_s > 0
 
     @property
     def key(self) -> str:
@@ -240,21 +246,10 @@ def loads(limits: Limits, grid: GridName) -> Iterator[Point]:
 
 
 def _full(limits: Limits) -> Iterator[Point]:
-    budget = limits.max_num_batched_tokens
     yield Point("idle")
-    for context, batches in DECODE.items():
-        yield from (Point("decode", batch=batch, context_tokens=context) for batch in batches)
-    for context, batches in RAGGED.items():
-        yield from (Point("ragged", batch=batch, context_tokens=context) for batch in batches)
+    yield from _decodes(DECODE, RAGGED)
     yield from TRICKLE
-    for context, chunks in PREFILL_ALONE.items():
-        yield from (
-            Point("prefill", context_tokens=context, chunk_tokens=chunk, streams=2)
-            for chunk in chunks
-            if chunk <= budget
-        )
-    for chunk in PREFILL_PACKED:
-        yield Point("prefill", chunk_tokens=chunk, streams=3 * max(1, budget // chunk))
+    yield from _prefills(limits, PREFILL_ALONE, PREFILL_PACKED)
     for context, by_batch in MIXED.items():
         for batch, chunks in by_batch.items():
             yield from (
@@ -266,26 +261,36 @@ def _full(limits: Limits) -> Iterator[Point]:
 
 
 def _standard(limits: Limits) -> Iterator[Point]:
-    budget = limits.max_num_batched_tokens
     yield Point("idle")
-    for context, batches in STANDARD_DECODE.items():
-        yield from (Point("decode", batch=batch, context_tokens=context) for batch in batches)
-    for context, batches in STANDARD_RAGGED.items():
-        yield from (Point("ragged", batch=batch, context_tokens=context) for batch in batches)
+    yield from _decodes(STANDARD_DECODE, STANDARD_RAGGED)
     yield from STANDARD_TRICKLE
-    for context, chunks in STANDARD_PREFILL.items():
-        yield from (
-            Point("prefill", context_tokens=context, chunk_tokens=chunk, streams=2)
-            for chunk in chunks
-            if chunk <= budget
-        )
-    for chunk in STANDARD_PACKED:
-        yield Point("prefill", chunk_tokens=chunk, streams=3 * max(1, budget // chunk))
+    yield from _prefills(limits, STANDARD_PREFILL, STANDARD_PACKED)
     for batch, arrivals in STANDARD_MIXED.items():
         for chunk, per_s in arrivals:
             yield Point("mixed", batch=batch, context_tokens=512, chunk_tokens=chunk, gap_s=1 / per_s)
     yield from BURST
     yield from STANDARD_OPEN
+
+
+def _decodes(equal: Sizes, ragged: Sizes) -> Iterator[Point]:
+    """Yield decoding batches by context, of equal contexts and of unequal ones."""
+    for context, batches in equal.items():
+        yield from (Point("decode", batch=batch, context_tokens=context) for batch in batches)
+    for context, batches in ragged.items():
+        yield from (Point("ragged", batch=batch, context_tokens=context) for batch in batches)
+
+
+def _prefills(limits: Limits, alone: Sizes, packed: tuple[int, ...]) -> Iterator[Point]:
+    """Yield streams of prompts, one chunk a step by the context before it, and several to a step."""
+    budget = limits.max_num_batched_tokens
+    for context, chunks in alone.items():
+        yield from (
+            Point("prefill", context_tokens=context, chunk_tokens=chunk, streams=2)
+            for chunk in chunks
+            if chunk <= budget
+        )
+    for chunk in packed:
+        yield Point("prefill", chunk_tokens=chunk, streams=3 * max(1, budget // chunk))
 
 
 CACHED = ("idle", "decode", "ragged", "trickle")
@@ -297,7 +302,7 @@ def contexts(point: Point) -> list[int]:
 
     They are unequal in ragged loads and in mixed loads whose prompts come at random times.
     """
-    if point.kind != "ragged" and not (point.kind == "mixed" and point.gap_s):
+    if point.kind != "ragged" and not point.is_mixed_at_random:
         return [point.context_tokens] * point.batch
     normal = NormalDist()
     weights = [exp(RAGGEDNESS * normal.inv_cdf((i + 0.5) / point.batch)) for i in range(point.batch)]

@@ -121,7 +121,7 @@ class Loader:
         try:
             await _all_or_failure(ready, tasks)
             tasks += [asyncio.create_task(self._stream(point, times)) for _ in range(point.streams)]
-            if point.kind == "mixed" and point.gap_s:
+            if point.is_mixed_at_random:
                 tasks.append(asyncio.create_task(self._arrive(point, times, float("inf"))))
             await asyncio.sleep(SETTLE_S)
             times.window_begin_s = time.monotonic()

@@ -162,7 +162,7 @@ def read_host(points: list[RawPoint], graph_tokens: int) -> HostReadings:
             alone = scheduled_s[k] > done_s[k - 1] and scheduled_s[k + 1] < done_s[k]
             if alone and raw.point.kind == "prefill" and raw.steps["decode_seqs"][k] == 0:
                 launches.append((tokens[k], scheduled_s[k + 1] - scheduled_s[k]))
-        if raw.point.kind == "open" or (raw.point.kind == "mixed" and raw.point.gap_s):
+        if raw.point.kind == "open" or raw.point.is_mixed_at_random:
             open_launches += _launches_seen(raw)
         if raw.point.kind == "decode":
             wait_s = scheduled_s[2:] - done_s[:-2]
