@@ -126,11 +126,10 @@ def _percent(fraction: float | None, *, sign: bool = False) -> str:
 
 def _margin(comparison: Comparison) -> str:
     """Return half the interval, of the simulated energy, with a mark if the measured one lies outside."""
-    if comparison.interval_j is None:
+    if comparison.margin_fraction is None:
         return MISSING
-    low_j, high_j = comparison.interval_j
     mark = " (outside)" if comparison.is_in_interval is False else ""
-    return f"± {_percent((high_j - low_j) / (high_j + low_j))}{mark}"
+    return f"± {_percent(comparison.margin_fraction)}{mark}"
 
 
 def _marked(row: Row) -> str:

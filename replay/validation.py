@@ -4,13 +4,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from replay.cases import SELECTION, Case
-from sim.compare import TARGETS
-
-if TYPE_CHECKING:
-    from sim.compare import Comparison
+from sim.compare import Comparison, Row
 
 VALIDATION_FILE = "validation.json"
 LATENCIES = ("ttft", "tpot", "e2e")
@@ -18,7 +15,7 @@ LEVELS = ("p50", "p90", "p99")
 MEANING = "simulated against measured, %; latencies at p50 / p90 / p99; * is beyond the target"
 
 
-def write_validation(compared: Sequence[tuple[Case, "Comparison"]], out: Path) -> None:
+def write_validation(compared: Sequence[tuple[Case, Comparison]], out: Path) -> None:
     """Write what was replayed and all errors, no request among them, into the folder `out`."""
     entries = [
         {
@@ -45,7 +42,7 @@ def read_validation(folder: Path) -> list[dict[str, Any]]:
     try:
         entries: list[dict[str, Any]] = json.loads(path.read_text())
         validation_lines(entries)
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, StopIteration) as error:
         raise ValueError(f"{path}: not a validation as `replay validate` writes it ({error})") from error
     return entries
 
@@ -58,32 +55,38 @@ def validation_lines(entries: Sequence[dict[str, Any]]) -> list[str]:
 
 def error_percent(entry: dict[str, Any], metric: str) -> float | None:
     """Return an entry's error of a metric of `Summary`, None if there is none."""
-    rows = {row["metric"]: row["error_fraction"] for row in entry["comparison"]["rows"]}
-    fraction: float | None = rows[metric]
-    return None if fraction is None else 100 * fraction
+    return _percent(_comparison(entry).row(metric).error_fraction)
 
 
 def margin_percent(entry: dict[str, Any]) -> float | None:
     """Return half the 95 % interval of an entry's simulated energy, None if it has none."""
-    interval = entry["comparison"]["interval_j"]
-    return None if interval is None else 100 * (interval[1] - interval[0]) / (interval[1] + interval[0])
+    return _percent(_comparison(entry).margin_fraction)
+
+
+def _comparison(entry: dict[str, Any]) -> Comparison:
+    """Return the comparison in an entry, as far as its numbers go."""
+    values = entry["comparison"]
+    return Comparison(**{**values, "rows": tuple(Row(**row) for row in values["rows"])})
+
+
+def _percent(fraction: float | None) -> float | None:
+    return None if fraction is None else 100 * fraction
 
 
 def _cells(entry: dict[str, Any]) -> tuple[str, ...]:
-    margin = margin_percent(entry)
+    comparison, margin = _comparison(entry), margin_percent(entry)
     latencies = (
-        "/".join(_error(entry, f"{latency}_{level}_s", latency, 1) for level in LEVELS)
+        "/".join(_error(comparison.row(f"{latency}_{level}_s"), 1) for level in LEVELS)
         for latency in LATENCIES
     )
-    energy = _error(entry, "total_energy_j", "total_energy", 2)
+    energy = _error(comparison.row("total_energy_j"), 2)
     return (entry["case"], energy, "-" if margin is None else f"±{margin:.1f}", *latencies)
 
 
-def _error(entry: dict[str, Any], metric: str, target: str, digits: int) -> str:
-    error = error_percent(entry, metric)
-    if error is None:
+def _error(row: Row, digits: int) -> str:
+    if row.error_fraction is None:
         return "-"
-    return f"{error:+.{digits}f}" + ("*" if abs(error) > 100 * TARGETS[target] else "")
+    return f"{100 * row.error_fraction:+.{digits}f}" + ("*" if row.is_within_target is False else "")
 
 
 def _aligned(cells: Sequence[str]) -> str:

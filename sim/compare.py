@@ -126,6 +126,14 @@ class Comparison:
             return None
         return self.interval_j[0] <= measured_j <= self.interval_j[1]
 
+    @property
+    def margin_fraction(self) -> float | None:
+        """Half the interval, of the simulated energy, None if there is none."""
+        if self.interval_j is None:
+            return None
+        low_j, high_j = self.interval_j
+        return (high_j - low_j) / (high_j + low_j)
+
     def row(self, metric: str) -> Row:
         """Return the row of one metric."""
         return next(row for row in self.rows if row.metric == metric)
@@ -151,7 +159,7 @@ def compare(simulated: Run, measured: tuple[Run, ...], *, force: bool = False) -
     invalid = tuple(f"{run.meta.run_id}: {why}" for run in runs for why in _faults(run))
     if invalid and not force:
         raise ValueError(f"a run is not valid: {invalid[0]}; measure again, or compare it with --force")
-    summaries = [summarize(run) for run in measured]
+    summary, summaries = summarize(simulated), [summarize(run) for run in measured]
     return Comparison(
         kind=measured[0].meta.kind,
         trace_name=simulated.meta.trace_name,
@@ -160,7 +168,7 @@ def compare(simulated: Run, measured: tuple[Run, ...], *, force: bool = False) -
         gpu=measured[0].meta.gpu,
         requests=simulated.meta.requests,
         measured_runs=len(measured),
-        rows=tuple(_row(metric, summarize(simulated), summaries) for metric in METRICS),
+        rows=tuple(_row(metric, summary, summaries) for metric in METRICS),
         interval_j=simulated.meta.energy_interval_j,
         curve=_curve(simulated, measured[0]),
         latencies=tuple(_latency_errors(name, simulated, measured) for name in ("ttft", "tpot", "e2e")),
@@ -181,6 +189,12 @@ def latency_s(outcomes: Outcomes, latency: str) -> Floats:
     if latency == "tpot":
         has_it = has_it & (outcomes.output_tokens >= 2)
     return np.where(has_it, values, np.nan)
+
+
+def mean_latency_s(runs: tuple[Run, ...], latency: str) -> Floats:
+    """Return the mean over several runs of the same requests, NaN where one of them has no such latency."""
+    mean_s: Floats = np.mean([latency_s(run.outcomes, latency) for run in runs], axis=0)
+    return mean_s
 
 
 def _row(metric: str, simulated: Summary, measured: list[Summary]) -> Row:
@@ -209,7 +223,7 @@ def _curve(simulated: Run, measured: Run) -> CurveDeviation | None:
 
 def _latency_errors(latency: str, simulated: Run, measured: tuple[Run, ...]) -> LatencyErrors:
     value_s = latency_s(simulated.outcomes, latency)
-    mean_s = np.mean([latency_s(run.outcomes, latency) for run in measured], axis=0)
+    mean_s = mean_latency_s(measured, latency)
     known = np.isfinite(value_s) & (mean_s > 0)
     errors = (value_s[known] - mean_s[known]) / mean_s[known]
     signed = (quantile(errors, q) for q in (0.05, 0.5, 0.95))

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sim.compare import TARGETS, Comparison, latency_s
+from sim.compare import TARGETS, Comparison, latency_s, mean_latency_s
 from traces.picture import picture
 from traces.record import Run
 from traces.trace import Floats
@@ -137,7 +137,7 @@ def _draw_latency(axes: Any, name: str, simulated: Run, measured: tuple[Run, ...
 
 def _draw_scatter(axes: Any, name: str, simulated: Run, measured: tuple[Run, ...]) -> None:
     value_s = latency_s(simulated.outcomes, name)
-    mean_s = np.mean([latency_s(run.outcomes, name) for run in measured], axis=0)
+    mean_s = mean_latency_s(measured, name)
     known = (value_s > 0) & (mean_s > 0)
     axes.loglog(mean_s[known], value_s[known], ".", color=SIMULATED, markersize=3, alpha=0.5)
     if known.any():
