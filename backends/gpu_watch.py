@@ -7,7 +7,32 @@ from typing import Any
 from backends.nvml import GpuFacts, open_gpus
 
 
-class GpuWatch:
+class ProcessWatch:
+    """Looks at metered GPUs and at who computes on them.
+
+    Attributes:
+        facts: Of the metered GPUs.
+    """
+
+    def __init__(self, metered: tuple[int, ...]) -> None:
+        self._metered = metered
+        self.facts = _facts(metered)
+        _refuse_mig(self.facts)
+        self._known: frozenset[int] = frozenset()
+
+    def foreign_process_ids(self) -> tuple[int, ...]:
+        """Return who computes on the metered GPUs now and is not the engine."""
+        return tuple(sorted(self._process_ids() - self._known))
+
+    def uuid_hashes(self) -> list[str]:
+        """Return what identifies the metered GPUs without naming them."""
+        return _uuid_hashes(self.facts)
+
+    def _process_ids(self) -> frozenset[int]:
+        return frozenset(pid for fact in _facts(self._metered) for pid in fact.process_ids)
+
+
+class GpuWatch(ProcessWatch):
     """Watches the metered GPUs: create it before the engine starts, tell it when the engine is up.
 
     Who computes on a GPU is told by comparing before and after, because inside a container NVML's process ids
@@ -25,13 +50,10 @@ class GpuWatch:
             MeterError: NVML does not start or has no such GPU.
             ValueError: MIG is on.
         """
-        self._metered = metered
-        self.facts = _facts(metered)
+        super().__init__(metered)
         self.engine_uuids = tuple(fact.uuid for fact in _facts(engine))
-        _refuse_mig(self.facts)
         self._before = _process_ids_by_gpu()
         self._strangers = self._process_ids()
-        self._known: frozenset[int] = frozenset()
 
     def engine_is_up(self) -> None:
         """Note that whoever came to the GPUs since the beginning is the engine.
@@ -49,19 +71,8 @@ class GpuWatch:
             )
         self._known = self._process_ids() - self._strangers
 
-    def foreign_process_ids(self) -> tuple[int, ...]:
-        """Return who computes on the metered GPUs now and is not the engine."""
-        return tuple(sorted(self._process_ids() - self._known))
 
-    def uuid_hashes(self) -> list[str]:
-        """Return what identifies the metered GPUs without naming them."""
-        return _uuid_hashes(self.facts)
-
-    def _process_ids(self) -> frozenset[int]:
-        return frozenset(pid for fact in _facts(self._metered) for pid in fact.process_ids)
-
-
-class ServerWatch:
+class ServerWatch(ProcessWatch):
     """Watches metered GPUs on which a server computes that somebody else has started.
 
     Nothing tells which GPUs it uses: those metered are taken to be all of them, and whoever computes on them
@@ -79,25 +90,12 @@ class ServerWatch:
             MeterError: NVML does not start or has no such GPU.
             ValueError: MIG is on, or nobody computes on a GPU.
         """
-        self._metered = metered
-        self.facts = _facts(metered)
+        super().__init__(metered)
         self.engine_uuids = tuple(fact.uuid for fact in self.facts)
-        _refuse_mig(self.facts)
         for index, fact in zip(metered, self.facts, strict=True):
             if not fact.process_ids:
                 raise ValueError(f"nobody computes on GPU {index}; give by --gpu those that the server uses")
         self._known = self._process_ids()
-
-    def foreign_process_ids(self) -> tuple[int, ...]:
-        """Return who computes on the metered GPUs now and did not at the beginning."""
-        return tuple(sorted(self._process_ids() - self._known))
-
-    def uuid_hashes(self) -> list[str]:
-        """Return what identifies the metered GPUs without naming them."""
-        return _uuid_hashes(self.facts)
-
-    def _process_ids(self) -> frozenset[int]:
-        return frozenset(pid for fact in _facts(self._metered) for pid in fact.process_ids)
 
 
 def free_gpus(metered: tuple[int, ...], engine: tuple[int, ...]) -> GpuWatch:

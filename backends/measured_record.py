@@ -266,6 +266,7 @@ def _outside_fraction(seen: Seen) -> float | None:
 def _notes(what: Replay, seen: Seen, energy: Energy, outcomes: Outcomes) -> list[str]:
     notes = list(seen.notes)
     lag_s = _lag_s(outcomes, seen.live)
+    lag_s = lag_s[np.isfinite(lag_s)]
     late_s = float(np.quantile(lag_s, 0.99)) if len(lag_s) else 0.0
     if late_s > LAG_LIMIT_S:
         notes.append(f"Requests were sent late: {1e3 * late_s:.3g} ms after they were due at p99.")
@@ -289,8 +290,7 @@ def _notes(what: Replay, seen: Seen, energy: Energy, outcomes: Outcomes) -> list
 
 def _lag_s(outcomes: Outcomes, live: LiveReplay) -> Floats:
     """Return how late requests were sent: behind the trace at arrival, and behind the policy at release."""
-    lag_s = (live.arrived_s - outcomes.arrival_s) + (live.sent_s - outcomes.released_s)
-    return lag_s[np.isfinite(lag_s)]
+    return (live.arrived_s - outcomes.arrival_s) + (live.sent_s - outcomes.released_s)
 
 
 def _sends(outcomes: Outcomes, seen: Seen) -> dict[str, Any]:
@@ -302,7 +302,7 @@ def _sends(outcomes: Outcomes, seen: Seen) -> dict[str, Any]:
         "arrived_s": live.arrived_s,
         "released_s": outcomes.released_s,
         "sent_s": live.sent_s,
-        "lag_s": (live.arrived_s - outcomes.arrival_s) + (live.sent_s - outcomes.released_s),
+        "lag_s": _lag_s(outcomes, live),
         "failure": np.array(failures, dtype=object),
     }
     return columns if seen.replica is None else {**columns, "replica": seen.replica}

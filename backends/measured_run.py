@@ -40,9 +40,8 @@ async def measure_replay(what: Replay, rig: Rig, progress: Callable[[int], None]
     prompts = make_prompts(what.trace, vocabulary, what.seed, what.name)
     engine = PromptedEngine(rig.engine, prompts, what.name)
     live = LiveReplay(what.trace, what.policy, engine, progress)
-    clock = (
-        asyncio.get_running_loop()
-    )  # its time is the monotonic clock, as are the meter's and the step log's
+    # The loop's time is the monotonic clock, as are the meter's and the step log's.
+    clock = asyncio.get_running_loop()
     gc.collect()
     gc.freeze()  # a collection that walked millions of prompt tokens would stop the event loop
     try:

@@ -108,10 +108,7 @@ class Meter:
         """
         if self._process is not None and self._process.poll() not in (None, 0):
             raise MeterError(f"the meter died: {self._last_words()}")
-        whole = self._path.stat().st_size // SAMPLE.itemsize
-        rows = np.fromfile(self._path, dtype=SAMPLE, count=whole)
-        kept: NDArray[np.void] = rows[np.searchsorted(rows["time_s"], since_s) :]
-        return kept
+        return read_samples(self._path, since_s)
 
     def _wait_for_a_sample(self, process: "subprocess.Popen[bytes]") -> None:
         deadline_s = time.monotonic() + START_S
@@ -134,6 +131,14 @@ class Meter:
     def _last_words(self) -> str:
         words = self._path.with_suffix(".errors").read_text().strip().splitlines()
         return words[-1] if words else "it said nothing"
+
+
+def read_samples(path: Path, since_s: float) -> NDArray[np.void]:
+    """Return the whole samples in a meter's file from `since_s` on, dtype SAMPLE, in time order."""
+    whole = path.stat().st_size // SAMPLE.itemsize
+    rows = np.fromfile(path, dtype=SAMPLE, count=whole)
+    kept: NDArray[np.void] = rows[np.searchsorted(rows["time_s"], since_s) :]
+    return kept
 
 
 def sample_into(path: Path, opened: AbstractContextManager[Sequence[MeteredGpu]]) -> None:

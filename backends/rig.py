@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.gpu_watch import engine_gpus, free_gpus
-from backends.meter import SAMPLE, Meter
+from backends.meter import SAMPLE, Meter, read_samples
 from backends.nvml import GpuFacts
 from backends.prompted_engine import TokenEngine
 from backends.prompts import SAFE_VOCABULARY, TokenDrawer
@@ -79,9 +79,7 @@ class Rig:
         """Return the samples from `since_s` on that a dead meter has left behind, perhaps none."""
         if not self.meter_file.exists():
             return np.zeros(0, dtype=SAMPLE)
-        whole = self.meter_file.stat().st_size // SAMPLE.itemsize
-        rows = np.fromfile(self.meter_file, dtype=SAMPLE, count=whole)
-        return rows[rows["time_s"] >= since_s]
+        return read_samples(self.meter_file, since_s)
 
 
 @asynccontextmanager
