@@ -1,6 +1,6 @@
 """Releases that can be told before the replay, for policies that depend on arrivals alone."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -49,13 +49,14 @@ def release_times(policy: Policy, arrival_s: Floats) -> Floats | None:
     return release_s
 
 
-def stretches(trace: Trace, release_s: Floats) -> Iterator[Released]:
+def stretches(parts: Iterable[Trace], release_s: Floats) -> Iterator[Released]:
     """Yield all requests, a stretch at a time.
 
     Args:
-        trace: In the order of release.
-        release_s: When each is released, ascending, shape (requests,).
+        parts: The trace part by part, in the order of release.
+        release_s: When each request is released, ascending, shape (requests,).
     """
-    for first in range(0, len(trace), STRETCH_REQUESTS):
-        end = min(first + STRETCH_REQUESTS, len(trace))
-        yield Released(first, trace.part(first, end), release_s[first:end])
+    first = 0
+    for part in parts:
+        yield Released(first, part, release_s[first : first + len(part)])
+        first += len(part)

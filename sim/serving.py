@@ -7,7 +7,7 @@ import numpy as np
 from sim.driver import Driver, Progress
 from sim.engine import SimulatedEngine
 from sim.fleet import Fleet
-from sim.foreknown import release_times, stretches
+from sim.foreknown import STRETCH_REQUESTS, release_times, stretches
 from sim.options import EngineOptions, FleetOptions
 from sim.policy import Policy
 from sim.replica_group import ReplicaGroup, Served, Totals, sum_of, totals_of
@@ -101,7 +101,7 @@ def _serve_foreknown(
         if progress is not None:
             progress(len(served.place))
 
-    for stretch in stretches(in_order, release_s[order]):
+    for stretch in stretches(in_order.parts(STRETCH_REQUESTS), release_s[order]):
         keep(group.serve(stretch))
     keep(group.finish())
     totals = sum_of(group.close(float(results[1].max())))

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import numpy as np
 
 from sim.driver import Progress
-from sim.foreknown import STRETCH_REQUESTS, Foreseeing, release_times
+from sim.foreknown import STRETCH_REQUESTS, Foreseeing, release_times, stretches
 from sim.guards import Evidence, check_evidence
 from sim.policy import Policy
 from sim.replica_group import Released, Served, sum_of
@@ -83,7 +83,7 @@ def simulate_stream(
             keep(outcomes)
 
     served: list[Served] = []
-    for stretch in _stretches(trace, release_s):
+    for stretch in stretches(trace.parts(STRETCH_REQUESTS), release_s):
         check_lengths(stretch.trace, setup.options, stretch.first)
         fleet.begin("serve", stretch)
         take_in(served)  # of the stretch before, while the processes serve this one
@@ -152,10 +152,3 @@ def _release_times(trace: LongTrace, policy: Policy, arrival_s: Floats) -> Float
             f"for a trace as long as {trace.facts.name} it must keep the order"
         )
     return release_s
-
-
-def _stretches(trace: LongTrace, release_s: Floats) -> Iterator[Released]:
-    first = 0
-    for part in trace.parts(STRETCH_REQUESTS):
-        yield Released(first, part, release_s[first : first + len(part)])
-        first += len(part)

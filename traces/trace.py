@@ -1,5 +1,6 @@
 """A trace: the requests of a workload, held as columns."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -130,6 +131,11 @@ class Trace:
         if self.prefix is not None:
             columns["prefix"] = replace(self.prefix, offsets=self.prefix.offsets[first : end + 1])
         return replace(self, **columns)
+
+    def parts(self, requests: int) -> Iterator["Trace"]:
+        """Yield the trace, so many requests at a time."""
+        for first in range(0, len(self), requests):
+            yield self.part(first, min(first + requests, len(self)))
 
     def take(self, rows: Ints, **changes: Any) -> "Trace":
         """Return the requests of `rows` in that order, with other fields changed as given."""
