@@ -11,8 +11,7 @@ class HeldRequests:
     """The requests that wait, oldest first: the view that a policy is handed.
 
     Its length, either end and each step of an iteration cost O(1), however many wait. An index in between is
-    a walk
-    from the nearer end: iterate instead.
+    a walk from the nearer end: iterate instead.
     """
 
     __slots__ = ("_by_id",)
@@ -54,10 +53,8 @@ class Gateway:
     """What stands before the engine: events in, released requests out.
 
     A driver tells it of each arrival, finish and alarm, one at a time, and submits what it answers. What
-    happens at one
-    instant is told in this order: finishes, arrivals, alarm. Each answer replaces the alarm. The time that
-        the policy
-    sees never runs backwards, and an alarm never rings early: clocks round.
+    happens at one instant is told in this order: finishes, arrivals, alarm. Each answer replaces the alarm.
+    The time that the policy sees never runs backwards, and an alarm never rings early: clocks round.
 
     Attributes:
         held: What has arrived and is not released.

@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from heapq import nsmallest
 
+from sim.concurrency import Concurrency
 from sim.policy import Decision, Held, HeldRequest
 
 
 @dataclass(frozen=True, slots=True)
-class ShortestFirst:
+class ShortestFirst(Concurrency):
     """Releases the held requests with the fewest tokens as long as fewer than `most` run.
 
     A request's length is its prompt and its predicted output; without a prediction, its prompt. Of equal
@@ -16,12 +17,6 @@ class ShortestFirst:
     Attributes:
         most: Most requests released and unfinished, at least 1.
     """
-
-    most: int = 64
-
-    def __post_init__(self) -> None:
-        if self.most < 1:
-            raise ValueError(f"most must be >= 1, got {self.most}")
 
     def decide(self, now_s: float, held: Held, running: int) -> Decision:  # noqa: ARG002
         """Release as many as there are places, shortest first."""
