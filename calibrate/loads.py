@@ -29,12 +29,8 @@ WARM_UPS = ((500, 32), (3000, 8))
 WARM_UP_WIDTH = 8
 
 
-class LoadEngine(Protocol):
-    """An engine that can be loaded: `backends.vllm_engine.VllmEngine` or a stand-in."""
-
-    async def start(self) -> None:
-        """Become ready."""
-        ...
+class StartedEngine(Protocol):
+    """An engine that can be loaded."""
 
     def facts(self) -> dict[str, Any]:
         """Return the engine options in force."""
@@ -42,6 +38,14 @@ class LoadEngine(Protocol):
 
     def generate(self, request_id: str, prompt: list[int], output_tokens: int) -> AsyncIterator[int]:
         """Yield the number of tokens of each delivery; closing early aborts."""
+        ...
+
+
+class LoadEngine(StartedEngine, Protocol):
+    """An engine that can be started and loaded: `backends.vllm_engine.VllmEngine` or a stand-in."""
+
+    async def start(self) -> None:
+        """Become ready."""
         ...
 
     def stop(self) -> None:
@@ -70,7 +74,7 @@ class Times:
 class Loader:
     """Runs points on one engine, one after the other."""
 
-    def __init__(self, engine: LoadEngine, seed: int, hold_s: float) -> None:
+    def __init__(self, engine: StartedEngine, seed: int, hold_s: float) -> None:
         """Prepare loads of random tokens, each window about `hold_s` long, on an engine that has started."""
         facts = engine.facts()
         self._engine = engine

@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibrate.grid import GridName, Limits, Point, loads, order
-from calibrate.loads import LoadEngine, Loader, Times
+from calibrate.loads import LoadEngine, Loader, StartedEngine, Times
 from calibrate.raw import STEP_COLUMNS, RawPoint, append, read_lines
 from traces.whole_files import whole_file
 
@@ -38,16 +38,39 @@ class Samples(Protocol):
         ...
 
 
-class Watch(Protocol):
+class Lookout(Protocol):
+    """Sees strangers on the metered GPUs of an engine that has started."""
+
+    def foreign_process_ids(self) -> tuple[int, ...]:
+        """Return who computes on the metered GPUs now and is not the engine."""
+        ...
+
+
+class Watch(Lookout, Protocol):
     """What is known of the metered GPUs: `backends.gpu_watch.GpuWatch` or a stand-in."""
 
     def engine_is_up(self) -> None:
         """Note who the engine is; raise ValueError if it computes on other GPUs than the metered ones."""
         ...
 
-    def foreign_process_ids(self) -> tuple[int, ...]:
-        """Return who computes on the metered GPUs now and is not the engine."""
-        ...
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A started engine and what reads it.
+
+    Attributes:
+        engine: Takes requests.
+        meter: Runs.
+        steps_since: Returns the engine's step log from a monotonic time on, columns as STEP_COLUMNS.
+        watch: Sees who else computes on the metered GPUs.
+        gpu: What NVML says about the metered GPUs: name, driver, power_limit_w, gpus, hashes.
+    """
+
+    engine: StartedEngine
+    meter: Samples
+    steps_since: Callable[[float], NDArray[np.void]]
+    watch: Lookout
+    gpu: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +80,7 @@ class Instruments:
     Attributes:
         engine: The engine, not started.
         meter: Opens the running meter.
-        steps_since: Returns the engine's step log from a monotonic time on, columns as STEP_COLUMNS.
-        watch: Knows who computes on the metered GPUs.
-        gpu: What NVML says about the metered GPUs: name, driver, power_limit_w, gpus, hashes.
+        steps_since, watch, gpu: As of `Running`.
     """
 
     engine: LoadEngine
@@ -110,7 +131,6 @@ async def _measure(
 ) -> list[RawPoint]:
     end_s = float("inf") if plan.stop_after_s is None else time.monotonic() + plan.stop_after_s
     folder.mkdir(parents=True, exist_ok=True)
-    done = read_lines(folder / POINTS_FILE)
     with tools.meter as meter:
         facts = _read_facts(folder)
         if "bare_idle_w" not in facts:
@@ -120,30 +140,57 @@ async def _measure(
         try:
             await tools.engine.start()
             tools.watch.engine_is_up()
-            session = 1 + max((raw.session for raw in done), default=-1)
-            facts = _agree(folder, facts, plan, tools, session)
-            todo = _left(done, plan, facts["engine"])
-            loader = Loader(tools.engine, plan.seed + len(done), plan.hold_s)
-            await loader.warm_up()
-            for number, point in enumerate(todo, start=1):
-                raw = await _measure_point(point, session, loader, meter, tools)
-                append(folder / POINTS_FILE, raw)
-                done.append(raw)
-                say(f"{number}/{len(todo)} {describe(raw)}")
-                if time.monotonic() > end_s and number < len(todo):
-                    raise Unfinished(f"{len(done)} points are done, {len(todo) - number} are left")
+            running = Running(tools.engine, meter, tools.steps_since, tools.watch, tools.gpu)
+            return await _measure_left(folder, plan, running, facts, end_s, say)
         finally:
             tools.engine.stop()
+
+
+async def measure_running(
+    folder: Path, plan: Plan, running: Running, say: Callable[[str], None]
+) -> list[RawPoint]:
+    """Measure one more round of the grid, and what is left of those before, and return all points.
+
+    The engine goes on. Bare idle is not measured.
+
+    Raises:
+        ValueError: As of `measure`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    rounds = 1 + max((raw.point.repeat for raw in read_lines(folder / POINTS_FILE)), default=-1)
+    another = replace(plan, repeats=rounds + 1)
+    return await _measure_left(folder, another, running, _read_facts(folder), float("inf"), say)
+
+
+async def _measure_left(
+    folder: Path,
+    plan: Plan,
+    running: Running,
+    facts: dict[str, Any],
+    end_s: float,
+    say: Callable[[str], None],
+) -> list[RawPoint]:
+    done = read_lines(folder / POINTS_FILE)
+    session = 1 + max((raw.session for raw in done), default=-1)
+    facts = _agree(folder, facts, plan, running, session)
+    todo = _left(done, plan, facts["engine"])
+    loader = Loader(running.engine, plan.seed + len(done), plan.hold_s)
+    await loader.warm_up()
+    for number, point in enumerate(todo, start=1):
+        raw = await _measure_point(point, session, loader, running)
+        append(folder / POINTS_FILE, raw)
+        done.append(raw)
+        say(f"{number}/{len(todo)} {describe(raw)}")
+        if time.monotonic() > end_s and number < len(todo):
+            raise Unfinished(f"{len(done)} points are done, {len(todo) - number} are left")
     return done
 
 
-async def _measure_point(
-    point: Point, session: int, loader: Loader, meter: Samples, tools: Instruments
-) -> RawPoint:
+async def _measure_point(point: Point, session: int, loader: Loader, running: Running) -> RawPoint:
     began_at = datetime.now(UTC).isoformat(timespec="seconds")
     times = await loader.run(point)
-    raw = _collect(point, session, began_at, times, meter, tools)
-    _check(raw, tools.watch)
+    raw = _collect(point, session, began_at, times, running)
+    _check(raw, running.watch)
     return raw
 
 
@@ -168,7 +215,7 @@ def describe(raw: RawPoint) -> str:
     )
 
 
-def _check(raw: RawPoint, watch: Watch) -> None:
+def _check(raw: RawPoint, watch: Lookout) -> None:
     """Refuse a point whose energy cannot be trusted.
 
     Raises:
@@ -214,17 +261,15 @@ def _read_facts(folder: Path) -> dict[str, Any]:
     return facts
 
 
-def _agree(
-    folder: Path, facts: dict[str, Any], plan: Plan, tools: Instruments, session: int
-) -> dict[str, Any]:
+def _agree(folder: Path, facts: dict[str, Any], plan: Plan, running: Running, session: int) -> dict[str, Any]:
     """Write what this calibration is of, or check that it is the same as before.
 
     Another card of the same kind may go on; all of them are named.
     """
-    engine = tools.engine.facts()
+    engine = running.engine.facts()
     now = {
         "engine": engine,
-        "gpu": tools.gpu,
+        "gpu": running.gpu,
         "seed": plan.seed,
         "hold_s": plan.hold_s,
         "date": datetime.now(UTC).date().isoformat(),
@@ -241,27 +286,25 @@ def _agree(
                 f"use another --out"
             )
     for key in SAME_GPU:
-        before = facts.get("gpu", tools.gpu)[key]
-        if before != tools.gpu[key]:
+        before, here = facts.get("gpu", running.gpu)[key], running.gpu[key]
+        if before != here:
             raise ValueError(
-                f"{folder} was begun on a GPU with {key} = {before}, now {tools.gpu[key]}; use another --out"
+                f"{folder} was begun on a GPU with {key} = {before}, now {here}; use another --out"
             )
     facts = {**now, **facts}
-    facts["gpu"]["hashes"] = sorted({*facts["gpu"]["hashes"], *tools.gpu["hashes"]})
-    cards = {**facts.get("session_cards", {}), str(session): "+".join(tools.gpu["hashes"])}
+    facts["gpu"]["hashes"] = sorted({*facts["gpu"]["hashes"], *running.gpu["hashes"]})
+    cards = {**facts.get("session_cards", {}), str(session): "+".join(running.gpu["hashes"])}
     facts["session_cards"] = cards
     with whole_file(folder / "facts.json", overwrite=True) as part:
         part.write_text(json.dumps(facts, indent=1))
     return facts
 
 
-def _collect(
-    point: Point, session: int, began_at: str, times: Times, meter: Samples, tools: Instruments
-) -> RawPoint:
+def _collect(point: Point, session: int, began_at: str, times: Times, running: Running) -> RawPoint:
     zero_s = times.begin_s
-    samples = meter.samples(zero_s - BEFORE_S)
+    samples = running.meter.samples(zero_s - BEFORE_S)
     samples = samples[samples["time_s"] <= times.end_s + AFTER_S]
-    steps = tools.steps_since(zero_s)
+    steps = running.steps_since(zero_s)
     steps = steps[steps["scheduled_s"] >= zero_s]
     inside = (samples["time_s"] >= times.window_begin_s) & (samples["time_s"] <= times.window_end_s)
     counter, power = _counter(samples), _power(samples)

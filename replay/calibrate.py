@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from backends.gpu_watch import GpuWatch
+    from backends.rig import Watch
     from calibrate.grid import GridName
     from calibrate.measure import Instruments, Plan
 
@@ -135,6 +135,8 @@ def fit_table(out: Path, adapted: str | None = None) -> None:
         raise ValueError(f"{out}: no points.jsonl and no points.parquet; measure first, without --fit-only")
     points, facts = read_parquet(points_file)
     base = load_table(adapted) if adapted else None
+    if base is not None:
+        facts = {"bare_idle_w": base.bare_idle_w, **facts}  # unknown where the engine was there before
     fitted = adapt(points, facts, base, _say) if base else fit(points, facts, _say)
     table = make_table(out.resolve().name, fitted, facts, points_file, base.name if base else None)
     save_table(table, out)
@@ -186,11 +188,11 @@ def _instruments(model: str, options: dict[str, Any], gpus: tuple[int, ...], scr
         meter=Meter(scratch / "meter.bin", used),
         steps_since=lambda since_s: read_steps(step_log, since_s),
         watch=watch,
-        gpu=_gpu_facts(watch),
+        gpu=gpu_facts(watch),
     )
 
 
-def _gpu_facts(watch: "GpuWatch") -> dict[str, Any]:
+def gpu_facts(watch: "Watch") -> dict[str, Any]:
     """Return what the table says about the metered GPUs.
 
     Raises:

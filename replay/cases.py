@@ -24,6 +24,7 @@ class Case:
         policy: As `--policy` takes it.
         settings: The policy's options, as `--set` takes them.
         from_s, to_s, limit, stretch: Which requests, see `traces.selection.select`.
+        length_prediction: What the policy is told of output lengths, see `sim.length_prediction`.
         repeats: How often it is measured.
     """
 
@@ -35,6 +36,7 @@ class Case:
     to_s: float | None = None
     limit: int | None = None
     stretch: float | None = None
+    length_prediction: str = "none"
     repeats: int = 1
 
     def __post_init__(self) -> None:
@@ -62,6 +64,16 @@ class Case:
         if not path.exists():
             raise ValueError(f"{path}: no such file; case {self.name} names it as its trace")
         return select(read_trace(path), **self.selection)
+
+    def predict(self, trace: "Trace", seed: int) -> "Trace":
+        """Return the requests with what policies are told of their outputs.
+
+        Raises:
+            ValueError: There is no such prediction.
+        """
+        from sim.length_prediction import predict_lengths
+
+        return predict_lengths(trace, self.length_prediction, seed)
 
     def make_policy(self, seed: int) -> "Policy":
         """Return a fresh policy."""

@@ -11,6 +11,7 @@ from replay.cases import Case, read_plan
 from replay.live_engine import LiveEngine, StartedVllm, TwinVllm
 
 if TYPE_CHECKING:
+    from replay.validate_measure import Terms
     from sim.table import CostTable
 
 PLAN_HELP = "Several cases on one engine: a JSON list, see docs/live.md."
@@ -18,6 +19,10 @@ MODEL_HELP = "Model name or folder; config.json alone runs on random weights."
 TABLE_HELP = "Cost table to validate, by name or as a file; `replay tables` lists those that ship."
 OUT_HELP = "Folder of the records; what is there already is not measured again."
 DEVICE_HELP = "Real GPUs, or a twin, whose steps take the time and power of --table."
+LENGTH_HELP = "What the policy is told of output lengths: none, oracle or noisy:cv=F; without a plan."
+ADAPT_HELP = "Adapt --table to this card and host first: 13 loads, about a minute."
+ADAPTED = "adapted"
+"""Folder in --out of what --adapt measures, and name of its table."""
 STOP_HELP = "Begin no replay that would end later; run again to go on."
 
 
@@ -30,6 +35,7 @@ STOP_HELP = "Begin no replay that would end later; run again to go on."
 @click.option("--limit", type=int, metavar="N", help="Keep the first N requests.")
 @click.option("--from-s", type=float, metavar="A", help="Leave out what arrives before; A becomes time 0.")
 @click.option("--to-s", type=float, metavar="B", help="Leave out what arrives at B or later.")
+@click.option("--length-prediction", default="none", show_default=True, metavar="HOW", help=LENGTH_HELP)
 @click.option("--repeats", type=click.IntRange(min=1), default=1, show_default=True, help="Without a plan.")
 @click.option("--model", metavar="DIR|NAME", help=MODEL_HELP)
 @click.option("--engine", multiple=True, metavar="K=V", help="vLLM engine option; repeatable.")
@@ -42,6 +48,7 @@ STOP_HELP = "Begin no replay that would end later; run again to go on."
     "--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder of the records."
 )
 @click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Seed of what is drawn.")
+@click.option("--adapt", is_flag=True, help=ADAPT_HELP)
 @click.option("--stop-after", type=float, metavar="SECONDS", help=STOP_HELP)
 @click.option("--measure-only", is_flag=True, help="Simulate nothing; do that later with --compare-only.")
 @click.option("--compare-only", is_flag=True, help="Measure nothing; compare what is in --out.")
@@ -55,6 +62,7 @@ def cli(
     table: str | None,
     out: Path,
     seed: int,
+    adapt: bool,
     stop_after: float | None,
     measure_only: bool,
     compare_only: bool,
@@ -68,18 +76,29 @@ def cli(
     began_s = time.monotonic()
     if measure_only and compare_only:
         raise click.UsageError("--measure-only and --compare-only leave nothing to do")
+    if adapt and device == "twin":
+        raise click.UsageError("--adapt measures a card; a twin has none: leave it out")
     if not compare_only:
+        from replay.validate_measure import Terms
+
         costs = None if measure_only and table is None else _load(table)
         live = _twin(model, engine, gpus, table) if device == "twin" else _vllm(model, engine, gpus)
         cases = _cases(trace, plan, **case)
-        left = _measure(cases, out, live, costs, seed, began_s, stop_after)
+        terms = Terms(
+            seed=seed,
+            costs=None if costs is None else costs.coefficients,
+            end_by_s=None if stop_after is None else began_s + stop_after,
+            card=out / ADAPTED if adapt else None,
+        )
+        left = _measure(cases, out, live, terms)
         if left:
             click.echo(f"{left} replays are left; give the same command again to go on", err=True)
     if not measure_only:
         from replay.comparison_text import comparison_text
         from replay.validate_compare import compare_cases
 
-        for name, comparison in compare_cases(out, _load(table)):
+        costs = _adapted(table, out / ADAPTED) if adapt else _load(table)
+        for name, comparison in compare_cases(out, costs):
             click.echo(f"{name}\n{comparison_text(comparison)}\n")
 
 
@@ -115,25 +134,21 @@ def _load(table: str | None) -> "CostTable":
     return load_table(table or DEFAULT)
 
 
-def _measure(
-    cases: list[Case],
-    out: Path,
-    engine: LiveEngine,
-    costs: "CostTable | None",
-    seed: int,
-    began_s: float,
-    stop_after_s: float | None,
-) -> int:
-    """Measure what is left of `cases`, and return how many replays are left still."""
-    from replay.validate_measure import Terms, measure_turns, turns_left
+def _adapted(table: str | None, card: Path) -> "CostTable":
+    """Return the table, adapted to what was measured of the card."""
+    from replay.calibrate import fit_table
+    from sim.table_files import DEFAULT
 
-    turns = turns_left(cases, out, seed)
+    fit_table(card, table or DEFAULT)
+    return _load(str(card))
+
+
+def _measure(cases: list[Case], out: Path, engine: LiveEngine, terms: "Terms") -> int:
+    """Measure what is left of `cases`, and return how many replays are left still."""
+    from replay.validate_measure import measure_turns, turns_left
+
+    turns = turns_left(cases, out, terms.seed)
     if not turns:
         click.echo("every replay is on disk already; nothing to measure", err=True)
         return 0
-    terms = Terms(
-        seed=seed,
-        costs=None if costs is None else costs.coefficients,
-        end_by_s=None if stop_after_s is None else began_s + stop_after_s,
-    )
-    return measure_turns(turns, engine.rig(seed), terms)
+    return measure_turns(turns, engine.rig(terms.seed), terms)

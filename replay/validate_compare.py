@@ -115,7 +115,7 @@ def simulate_case(measured: MeasuredCase, table: "CostTable") -> "Run":
     from traces.record_files import write_run
 
     meta = measured.runs[0].meta
-    trace = read_trace(measured.folder / "trace.parquet")
+    trace = measured.case.predict(read_trace(measured.folder / "trace.parquet"), meta.seed)
     policy = measured.case.make_policy(meta.seed)
     run = simulate(trace, policy, options_in_force(measured.runs[0]), table, seed=meta.seed)
     run = replace(run, meta=replace(run.meta, policy=meta.policy, trace_options=meta.trace_options))

@@ -48,11 +48,13 @@ class Terms:
         seed: Seed of prompts and policies.
         costs: Shares steps' energy; None for the rule without a table.
         end_by_s: Begin no turn that would go on beyond this monotonic time, None for no such time.
+        card: Folder for what tells this card from others, measured before the turns; None to measure none.
     """
 
     seed: int
     costs: "Coefficients | None"
     end_by_s: float | None
+    card: Path | None = None
 
 
 def turns_left(cases: Sequence[Case], out: Path, seed: int) -> list[Turn]:
@@ -61,12 +63,14 @@ def turns_left(cases: Sequence[Case], out: Path, seed: int) -> list[Turn]:
     Raises:
         ValueError: A trace cannot be read, a policy is unknown, or a folder holds the record of another case.
     """
+    from sim.arrivals import ensure_predicted
     from traces.parquet import write_trace
 
     turns = []
     for case in cases:
         trace = case.read_trace()
-        case.make_policy(seed)
+        predicted = case.predict(trace, seed)
+        ensure_predicted(predicted, case.make_policy(seed))
         folder = out / case.name
         folder.mkdir(parents=True, exist_ok=True)
         _ensure_same(case, folder)
@@ -75,7 +79,7 @@ def turns_left(cases: Sequence[Case], out: Path, seed: int) -> list[Turn]:
         for number in range(1, case.repeats + 1):
             record = folder / f"measured-{number}"
             if not _is_done(record):
-                turns.append(Turn(case, number, trace, record))
+                turns.append(Turn(case, number, predicted, record))
     return sorted(turns, key=lambda turn: turn.number)
 
 
@@ -100,6 +104,8 @@ async def _measure_turns(
 
     click.echo("starting the engine", err=True)
     async with rig as running:
+        if terms.card is not None:
+            await _measure_card(running, terms.card, terms.seed)
         for place, turn in enumerate(turns):
             policy = turn.case.make_policy(terms.seed)
             if terms.end_by_s is not None and time.monotonic() + _span_s(turn.trace, policy) > terms.end_by_s:
@@ -121,6 +127,18 @@ async def _measure_turns(
             if measured.ending.is_engine_dead:
                 raise ValueError(f"{turn.folder}: the engine died; give the same command again to go on")
     return 0, False
+
+
+async def _measure_card(rig: "Rig", folder: Path, seed: int) -> None:
+    """Measure one round of the loads that tell a card and its host from others."""
+    from calibrate.measure import Plan, Running, measure_running
+    from replay.calibrate import gpu_facts
+
+    assert rig.steps_since is not None
+    running = Running(rig.engine, rig.meter, rig.steps_since, rig.gpus, gpu_facts(rig.gpus))
+    await measure_running(
+        folder, Plan(grid="card", seed=seed), running, lambda text: click.echo(text, err=True)
+    )
 
 
 def _describe(turn: Turn, run: "Run") -> str:

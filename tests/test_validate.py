@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from scripted_meter import ScriptedMeter, StillWatch
+from scripted_meter import IDLE_W, ScriptedMeter, StillWatch
 from standin_engine import StandInEngine
 from toy_table import toy_table
 from toy_trace import toy_trace
@@ -20,9 +20,12 @@ from virtual_loop import VirtualLoop
 import backends.rig
 from backends.rig import Rig, warm_up
 from backends.step_log import read_steps
+from calibrate import grid
+from calibrate.grid import Point
+from calibrate.raw import read_lines
 from replay.cases import Case, read_plan
 from replay.main import main
-from sim.table_files import save_table
+from sim.table_files import load_table, save_table
 from traces.parquet import write_trace
 from traces.record_files import read_run
 
@@ -239,3 +242,53 @@ def test_settings_of_a_plan_may_be_numbers(tmp_path: Path) -> None:
     assert case == expected
     policy = case.make_policy(seed=0)
     assert getattr(policy, "window_s") == 2.0  # noqa: B009
+
+
+CARD = (
+    Point("idle"),
+    Point("decode", batch=4, context_tokens=64),
+    Point("prefill", chunk_tokens=400, streams=2),
+)
+
+
+def test_a_table_is_adapted_on_the_engine_that_replays(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grid, "CARD_LOADS", CARD)
+    save_table(toy_table(engine=StandInEngine(Path(), lambda *_: 0.0).facts()), lab.folder / "table")
+    result = lab.validate("--plan", lab.plan({"name": "a"}), "--adapt")
+    assert result.exit_code == 0, result.output
+    assert lab.starts == 1
+    adapted, base = load_table(str(lab.folder / "out" / "adapted")), load_table(str(lab.folder / "table"))
+    assert adapted.meta["adapted_from"] == "toy"
+    assert adapted.bare_idle_w == base.bare_idle_w
+    assert adapted.coefficients.idle_w == pytest.approx(IDLE_W, abs=1.0)
+    assert read_run(lab.folder / "out" / "a" / "simulated").meta.table == "adapted"
+    assert lab.validate("--compare-only", "--adapt").exit_code == 0
+    assert lab.starts == 1
+
+
+def test_each_engine_start_adds_a_round_of_card_loads(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grid, "CARD_LOADS", CARD)
+    plan = lab.plan({"name": "a"}, {"name": "b"})
+    assert lab.validate("--plan", plan, "--adapt", "--measure-only", "--stop-after", "25").exit_code == 0
+    assert not (lab.folder / "out" / "b" / "measured-1").exists()
+    assert lab.validate("--plan", plan, "--adapt", "--measure-only").exit_code == 0
+    points = read_lines(lab.folder / "out" / "adapted" / "points.jsonl")
+    assert [(raw.session, raw.point.repeat) for raw in points] == [(0, 0)] * 3 + [(1, 1)] * 3
+
+
+def test_a_case_says_what_its_policy_is_told_of_output_lengths(lab: Lab) -> None:
+    plan = lab.plan({"name": "a", "policy": "shortest-first", "length_prediction": "oracle"})
+    assert lab.validate("--plan", plan).exit_code == 0
+    for record in ("measured-1", "simulated"):
+        notes = read_run(lab.folder / "out" / "a" / record).meta.notes
+        assert any("predicted as oracle" in note for note in notes), record
+    bad = lab.plan({"name": "b", "length_prediction": "psychic"})
+    result = lab.validate("--plan", bad)
+    assert result.exit_code == 2
+    assert "length prediction must be none, oracle or noisy:cv=F, F >= 0, got 'psychic'" in result.output
+
+
+def test_a_twin_has_no_card_to_adapt_to(lab: Lab) -> None:
+    result = lab.validate("toy.parquet", "--device", "twin", "--adapt")
+    assert result.exit_code == 2
+    assert "a twin has none: leave it out" in result.output
