@@ -1,16 +1,23 @@
 """`replay TRACE`: the main job, a replay simulated or live."""
 
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from replay.replay_options import (
+    POLICY_HELP,
+    TABLE_HELP,
+    announce_compilation,
+    engine_options,
+    read_requests,
+    selection_options,
+)
+
 if TYPE_CHECKING:
     from backends.measured_record import Measured
     from replay.live_engine import LiveEngine
-    from sim.options import EngineOptions
     from sim.policy import Policy
     from sim.serving import Setup
     from sim.summary import Summary
@@ -19,11 +26,9 @@ if TYPE_CHECKING:
     from traces.record import Meta, Run
     from traces.trace import Trace
 
-POLICY_HELP = "Name of a policy, or FILE.py:CLASS."
 RUNS = Path("runs")
 ROUTER = "round-robin"
 CHOOSES = "chooses among --replicas; leave it out"
-TABLE_HELP = "Cost table, by name or as a file; `replay tables` lists those that ship."
 BACKEND_HELP = "Where requests are served: in simulation, by a vLLM started here, or by a running server."
 MODEL_HELP = "Of a live engine: model name or folder; for vllm, config.json alone runs on random weights."
 DEVICE_HELP = "Of --backend vllm: real GPUs, or a twin, whose steps take the time and power of --table."
@@ -32,7 +37,6 @@ VOCABULARY_HELP = "Of --backend openai: prompts' token ids are below N.  [defaul
 REPLICAS_HELP = "Equal engines behind the policy, each on GPUs of its own."
 ROUTER_HELP = "Which of several replicas a request goes to.  [default: round-robin]"
 GPU_HELP = "Of a live engine: NVML index to meter; repeatable.  [default: those that vLLM uses; none]"
-LENGTHS_HELP = "What the policy is told of output lengths: none, oracle, or noisy:cv=F."
 OUT_HELP = "Folder for the run's record; it must not exist.  [default: runs/TRACE-POLICY-TIME]"
 
 
@@ -58,11 +62,7 @@ OUT_HELP = "Folder for the run's record; it must not exist.  [default: runs/TRAC
 @click.option("--gpu", "gpus", multiple=True, type=int, metavar="N", help=GPU_HELP)
 @click.option("--replicas", type=click.IntRange(min=1), default=1, show_default=True, help=REPLICAS_HELP)
 @click.option("--router", type=click.Choice(["round-robin", "least-loaded"]), help=ROUTER_HELP)
-@click.option("--stretch", type=float, metavar="F", help="Multiply arrival times: 0.5 is twice as fast.")
-@click.option("--limit", type=int, metavar="N", help="Keep the first N requests.")
-@click.option("--from-s", type=float, metavar="A", help="Leave out what arrives before; A becomes time 0.")
-@click.option("--to-s", type=float, metavar="B", help="Leave out what arrives at B or later.")
-@click.option("--length-prediction", metavar="P", help=LENGTHS_HELP + "  [default: none]")
+@selection_options
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help=OUT_HELP)
 @click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Seed of what is drawn.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
@@ -121,14 +121,14 @@ def cli(
     interrupted = False
     if live is None:
         assert costs is not None
-        setup = Setup(_engine_options(engine, costs), FleetOptions(replicas, router or ROUTER), costs)
+        setup = Setup(engine_options(engine, costs), FleetOptions(replicas, router or ROUTER), costs)
         long = None if given else _long(trace, chosen, setup)
         if long is not None:
             _stream(long, chosen, policy, setup, out, seed, as_json)
             return
-        run = _simulate(_read(trace, given, chosen, seed), chosen, setup, seed)
+        run = _simulate(read_requests(trace, given, chosen, seed), chosen, setup, seed)
     else:
-        measured = _measure(_read(trace, given, chosen, seed), chosen, live, costs, seed)
+        measured = _measure(read_requests(trace, given, chosen, seed), chosen, live, costs, seed)
         run, attachments, interrupted = measured.run, measured.attachments, measured.ending.is_interrupted
     run = replace(run, meta=replace(run.meta, policy=policy, trace_options=given))
     directory = keep_run(run, out or _free_directory(RUNS, run.meta.run_id), attachments)
@@ -209,41 +209,11 @@ def _measure(
     return replay_live(what, engine)
 
 
-def _engine_options(pairs: tuple[str, ...], table: "CostTable") -> "EngineOptions":
-    """Return the options of the table's engine, changed as given; a flag may stand without a value."""
-    from dataclasses import fields
-
-    from sim.options import EngineOptions, from_strings
-
-    known = {field.name for field in fields(EngineOptions)}
-    measured = EngineOptions(**{name: value for name, value in table.engine.items() if name in known})
-    given: dict[str, str] = {}
-    for pair in pairs:
-        name, _, value = pair.partition("=")
-        given[name] = value
-    return from_strings(given, measured)
-
-
-def _read(path: Path, given: dict[str, Any], policy: "Policy", seed: int) -> "Trace":
-    from sim.arrivals import ensure_predicted
-    from sim.length_prediction import predict_lengths
-    from traces.reading import read_trace
-    from traces.selection import select
-
-    if not path.exists():
-        raise ValueError(f"{path}: no such file; give a trace, or a command that `replay --help` lists")
-    selection = {name: value for name, value in given.items() if name != "length_prediction"}
-    trace = select(read_trace(path), **selection)
-    trace = predict_lengths(trace, given.get("length_prediction", "none"), seed)
-    ensure_predicted(trace, policy)
-    return trace
-
-
 def _simulate(trace: "Trace", policy: "Policy", setup: "Setup", seed: int) -> "Run":
     from replay.late_bar import LateBar
     from sim.simulate import simulate
 
-    _announce_compilation()
+    announce_compilation()
     with LateBar(len(trace), "replaying") as bar:
         return simulate(
             trace, policy, setup.options, setup.table, fleet=setup.fleet, seed=seed, progress=bar.advance
@@ -278,7 +248,7 @@ def _stream(
     from traces.record import total_energy_j
     from traces.record_files import new_record
 
-    _announce_compilation()
+    announce_compilation()
     directory = out or _free_directory(RUNS, id_of_run(trace.facts, policy, datetime.now(UTC)))
     with new_record(directory) as record, LateBar(trace.requests, "replaying") as bar:
         meta, power, tally = simulate_stream(
@@ -287,14 +257,6 @@ def _stream(
         meta = replace(meta, policy=policy_name)
         record.finish(meta, power)
     _print(meta, summary_of(meta, total_energy_j(meta, power), tally), directory, as_json)
-
-
-def _announce_compilation() -> None:
-    """Tell somebody at a terminal why the first replay shows nothing for a while."""
-    from sim.compiled import cache_folder
-
-    if sys.stderr.isatty() and not any(Path(cache_folder()).iterdir()):
-        click.echo("Compiling the simulator, some 15 s; only the first replay does this.", err=True)
 
 
 def _ensure_writable(out: Path | None) -> None:

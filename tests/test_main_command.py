@@ -19,6 +19,7 @@ from click.testing import CliRunner, Result
 from toy_table import toy_table
 from toy_trace import toy_trace
 
+import replay.replay_options
 import replay.run
 import sim.compiled
 import sim.table_files
@@ -270,7 +271,7 @@ def test_an_existing_folder_is_refused_before_anything_is_read_or_simulated(
     def must_not_run(*_: object) -> None:
         raise AssertionError("the trace was read")
 
-    monkeypatch.setattr(replay.run, "_read", must_not_run)
+    monkeypatch.setattr(replay.run, "read_requests", must_not_run)
     Path("there").mkdir()
     assert "there: exists already" in refusal_of(trace_path, "--out", "there")
 
@@ -375,12 +376,12 @@ def test_a_terminal_is_told_of_the_compilation_that_only_the_first_replay_does(
     monkeypatch.setattr(sim.compiled, "cache_folder", lambda: str(tmp_path))
     for stream, told in ((Terminal(), True), (io.StringIO(), False)):
         monkeypatch.setattr(sys, "stderr", stream)
-        replay.run._announce_compilation()
+        replay.replay_options.announce_compilation()
         assert ("Compiling the simulator" in stream.getvalue()) == told
     (tmp_path / "compiled").mkdir()
     again = Terminal()
     monkeypatch.setattr(sys, "stderr", again)
-    replay.run._announce_compilation()
+    replay.replay_options.announce_compilation()
     assert again.getvalue() == ""
 
 

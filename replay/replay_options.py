@@ -1,0 +1,86 @@
+"""What the commands that replay have in common: options, the trace that they select, the engine's options."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from sim.options import EngineOptions
+    from sim.policy import Policy
+    from sim.table import CostTable
+    from traces.trace import Trace
+
+Command = Callable[..., Any]
+
+POLICY_HELP = "Name of a policy, or FILE.py:CLASS."
+TABLE_HELP = "Cost table, by name or as a file; `replay tables` lists those that ship."
+LENGTHS_HELP = "What the policy is told of output lengths: none, oracle, or noisy:cv=F."
+
+
+def selection_options(command: Command) -> Command:
+    """Give a command the options that say which requests are replayed, None where not given."""
+    options = (
+        click.option(
+            "--stretch", type=float, metavar="F", help="Multiply arrival times: 0.5 is twice as fast."
+        ),
+        click.option("--limit", type=int, metavar="N", help="Keep the first N requests."),
+        click.option(
+            "--from-s", type=float, metavar="A", help="Leave out what arrives before; A becomes time 0."
+        ),
+        click.option("--to-s", type=float, metavar="B", help="Leave out what arrives at B or later."),
+        click.option("--length-prediction", metavar="P", help=LENGTHS_HELP + "  [default: none]"),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def engine_options(pairs: tuple[str, ...], table: "CostTable") -> "EngineOptions":
+    """Return the options of the table's engine, changed as given; a flag may stand without a value.
+
+    Raises:
+        ValueError: An unknown name, a value that does not parse, or options that vLLM refuses.
+    """
+    from dataclasses import fields
+
+    from sim.options import EngineOptions, from_strings
+
+    known = {field.name for field in fields(EngineOptions)}
+    measured = EngineOptions(**{name: value for name, value in table.engine.items() if name in known})
+    given: dict[str, str] = {}
+    for pair in pairs:
+        name, _, value = pair.partition("=")
+        given[name] = value
+    return from_strings(given, measured)
+
+
+def read_requests(path: Path, given: dict[str, Any], policy: "Policy", seed: int) -> "Trace":
+    """Return the requests of the trace at `path` that the options of `selection_options` leave.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It is no trace, nothing of it is left, or the policy needs a prediction of lengths.
+    """
+    from sim.arrivals import ensure_predicted
+    from sim.length_prediction import predict_lengths
+    from traces.reading import read_trace
+    from traces.selection import select
+
+    if not path.exists():
+        raise ValueError(f"{path}: no such file; give a trace, or a command that `replay --help` lists")
+    selection = {name: value for name, value in given.items() if name != "length_prediction"}
+    trace = select(read_trace(path), **selection)
+    trace = predict_lengths(trace, given.get("length_prediction", "none"), seed)
+    ensure_predicted(trace, policy)
+    return trace
+
+
+def announce_compilation() -> None:
+    """Tell somebody at a terminal why the first replay shows nothing for a while."""
+    from sim.compiled import cache_folder
+
+    if sys.stderr.isatty() and not any(Path(cache_folder()).iterdir()):
+        click.echo("Compiling the simulator, some 15 s; only the first replay does this.", err=True)
