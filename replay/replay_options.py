@@ -44,17 +44,13 @@ def engine_options(pairs: tuple[str, ...], table: "CostTable") -> "EngineOptions
     Raises:
         ValueError: An unknown name, a value that does not parse, or options that vLLM refuses.
     """
-    from dataclasses import fields
+    from sim.options import from_strings, options_among
 
-    from sim.options import EngineOptions, from_strings
-
-    known = {field.name for field in fields(EngineOptions)}
-    measured = EngineOptions(**{name: value for name, value in table.engine.items() if name in known})
     given: dict[str, str] = {}
     for pair in pairs:
         name, _, value = pair.partition("=")
         given[name] = value
-    return from_strings(given, measured)
+    return from_strings(given, options_among(table.engine))
 
 
 def read_requests(path: Path, given: dict[str, Any], policy: "Policy", seed: int) -> "Trace":

@@ -126,6 +126,12 @@ def from_strings(pairs: Mapping[str, str], defaults: EngineOptions = DEFAULTS) -
     return replace(defaults, **given)
 
 
+def options_among(values: Mapping[str, Any]) -> EngineOptions:
+    """Return the options that the simulated engine has among those of a real one, defaults for the others."""
+    known = {field.name for field in fields(EngineOptions)}
+    return EngineOptions(**{name: value for name, value in values.items() if name in known})
+
+
 def _parse(name: str, text: str) -> tuple[str, Any]:
     option = name.strip().lstrip("-").replace("-", "_")
     negated = option.startswith("no_")

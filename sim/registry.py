@@ -50,6 +50,15 @@ def make_policy(name: str, options: Mapping[str, str], seed: int = 0) -> Policy:
     return policy
 
 
+def settings_of_policy(name: str) -> dict[str, Any]:
+    """Return the options that a policy has, by name with their types.
+
+    Raises:
+        ValueError: There is no such policy.
+    """
+    return settings_of(_find_class(name))
+
+
 def options_of(policy: Policy) -> dict[str, Any]:
     """Return the policy's settings by name, as a run record keeps them."""
     if not is_dataclass(policy) or isinstance(policy, type):
