@@ -20,6 +20,8 @@ TABLE_HELP = "Cost table to validate, by name or as a file; `replay tables` list
 OUT_HELP = "Folder of the records; what is there already is not measured again."
 DEVICE_HELP = "Real GPUs, or a twin, whose steps take the time and power of --table."
 LENGTH_HELP = "What the policy is told of output lengths: none, oracle or noisy:cv=F; without a plan."
+REPLICAS_HELP = "Equal engines, each on GPUs of its own."
+ROUTER_HELP = "Which of several replicas a request goes to."
 ADAPT_HELP = "Adapt --table to this card and host first: 13 loads, about a minute."
 ADAPTED = "adapted"
 """Folder in --out of what --adapt measures, and name of its table."""
@@ -40,6 +42,8 @@ STOP_HELP = "Begin no replay that would end later; run again to go on."
 @click.option("--model", metavar="DIR|NAME", help=MODEL_HELP)
 @click.option("--engine", multiple=True, metavar="K=V", help="vLLM engine option; repeatable.")
 @click.option("--gpu", "gpus", multiple=True, type=int, metavar="N", help="NVML index to meter; repeatable.")
+@click.option("--replicas", type=click.IntRange(min=1), default=1, show_default=True, help=REPLICAS_HELP)
+@click.option("--router", default="round-robin", show_default=True, metavar="R", help=ROUTER_HELP)
 @click.option(
     "--device", type=click.Choice(["gpu", "twin"]), default="gpu", show_default=True, help=DEVICE_HELP
 )
@@ -58,6 +62,8 @@ def cli(
     model: str | None,
     engine: tuple[str, ...],
     gpus: tuple[int, ...],
+    replicas: int,
+    router: str,
     device: str,
     table: str | None,
     out: Path,
@@ -78,11 +84,17 @@ def cli(
         raise click.UsageError("--measure-only and --compare-only leave nothing to do")
     if adapt and device == "twin":
         raise click.UsageError("--adapt measures a card; a twin has none: leave it out")
+    if adapt and replicas > 1:
+        raise click.UsageError("--adapt measures one card, not that of each replica; leave it out")
     if not compare_only:
         from replay.validate_measure import Terms
 
-        costs = None if measure_only and table is None else _load(table)
-        live = _twin(model, engine, gpus, table) if device == "twin" else _vllm(model, engine, gpus)
+        # The energy of several replicas can be divided now, not later.
+        costs = None if measure_only and table is None and replicas == 1 else _load(table)
+        if device == "twin":
+            live = _twin(model, engine, gpus, table, replicas)
+        else:
+            live = _vllm(model, engine, gpus, replicas, router)
         cases = _cases(trace, plan, **case)
         terms = Terms(
             seed=seed,
@@ -102,17 +114,26 @@ def cli(
             click.echo(f"{name}\n{comparison_text(comparison)}\n")
 
 
-def _vllm(model: str | None, options: tuple[str, ...], gpus: tuple[int, ...]) -> LiveEngine:
+def _vllm(
+    model: str | None, options: tuple[str, ...], gpus: tuple[int, ...], replicas: int, router: str
+) -> LiveEngine:
+    from sim.options import FleetOptions
+
     if model is None:
         raise click.UsageError("--model names what to measure: a model's name or folder")
-    return StartedVllm(model, options, gpus)
+    if gpus and replicas > 1:
+        raise click.UsageError("--gpu would meter other GPUs than the replicas'; leave it out")
+    FleetOptions(replicas, router)
+    return StartedVllm(model, options, gpus, replicas, router)
 
 
 def _twin(
-    model: str | None, options: tuple[str, ...], gpus: tuple[int, ...], table: str | None
+    model: str | None, options: tuple[str, ...], gpus: tuple[int, ...], table: str | None, replicas: int
 ) -> LiveEngine:
     if gpus:
         raise click.UsageError("--gpu names a GPU to meter; a twin has none: leave it out")
+    if replicas > 1:
+        raise click.UsageError("--replicas is of real GPUs; leave it out")
     return TwinVllm(_load(table), model, options)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,7 +13,7 @@ from replay.compare import read_measured
 
 if TYPE_CHECKING:
     from sim.compare import Comparison
-    from sim.options import EngineOptions
+    from sim.options import EngineOptions, FleetOptions
     from sim.step_cost import Coefficients
     from sim.table import CostTable
     from traces.record import Run
@@ -100,8 +100,14 @@ def measured_cases(out: Path, costs: "Coefficients") -> Iterator[MeasuredCase]:
         records = sorted(path.parent.glob("measured-*"), key=lambda record: int(record.name.split("-")[1]))
         if records:
             yield MeasuredCase(
-                read_case(path), path.parent, tuple(read_measured(record, costs) for record in records)
+                read_case(path), path.parent, tuple(_read(record, costs) for record in records)
             )
+
+
+def _read(record: Path, costs: "Coefficients") -> "Run":
+    """Return a measured run, its energy split by `costs`; a fleet's was split when measured."""
+    run = read_measured(record, None)
+    return run if fleet_in_force(run).replicas > 1 else read_measured(record, costs)
 
 
 def simulate_case(measured: MeasuredCase, table: "CostTable") -> "Run":
@@ -117,7 +123,8 @@ def simulate_case(measured: MeasuredCase, table: "CostTable") -> "Run":
     meta = measured.runs[0].meta
     trace = measured.case.predict(read_trace(measured.folder / "trace.parquet"), meta.seed)
     policy = measured.case.make_policy(meta.seed)
-    run = simulate(trace, policy, options_in_force(measured.runs[0]), table, seed=meta.seed)
+    options, fleet = options_in_force(measured.runs[0]), fleet_in_force(measured.runs[0])
+    run = simulate(trace, policy, options, table, fleet=fleet, seed=meta.seed)
     run = replace(run, meta=replace(run.meta, policy=meta.policy, trace_options=meta.trace_options))
     write_run(run, measured.folder / SIMULATED, overwrite=True)
     return run
@@ -127,5 +134,16 @@ def options_in_force(run: "Run") -> "EngineOptions":
     """Return the options that the engine of a measured run had, as far as the simulated engine has them."""
     from sim.options import EngineOptions
 
-    known = {field.name for field in fields(EngineOptions)}
-    return EngineOptions(**{name: value for name, value in run.meta.engine_options.items() if name in known})
+    return EngineOptions(**_known(run, EngineOptions))
+
+
+def fleet_in_force(run: "Run") -> "FleetOptions":
+    """Return how many engines served a measured run, and how its requests were shared among them."""
+    from sim.options import FleetOptions
+
+    return FleetOptions(**_known(run, FleetOptions))
+
+
+def _known(run: "Run", options: type) -> dict[str, Any]:
+    names = {field.name for field in fields(options)}
+    return {name: value for name, value in run.meta.engine_options.items() if name in names}

@@ -182,6 +182,20 @@ def test_each_joule_is_divided_by_the_steps_of_its_own_replica(nvml: ScriptedNvm
         split_by_table(run, steps, load_table(DEFAULT).coefficients)
 
 
+def test_a_validated_fleet_is_simulated_as_one(nvml: ScriptedNvml, tmp_path: Path) -> None:
+    for gpu in range(2):
+        nvml.add_gpu(gpu, IDLE_W)
+    write_trace(toy_trace([0.5, 0.5, 2.0, 4.5], [100, 400, 16, 1], [10, 30, 20, 20]), tmp_path / "a.parquet")
+    arguments = ["--model", "toy", "--replicas", "2", "--router", "least-loaded", "--out", str(tmp_path)]
+    done = nvml.run("-c", REPLAY, "validate", str(tmp_path / "a.parquet"), *arguments)
+    assert done.returncode == 0, done.stderr
+    measured, simulated = (read_run(tmp_path / "a-immediate" / name) for name in ("measured-1", "simulated"))
+    for run in (measured, simulated):
+        assert (run.meta.gpus, run.meta.engine_options["router"]) == (2, "least-loaded")
+    assert simulated.outcomes.replica is not None
+    assert simulated.outcomes.replica[:2].tolist() == [0, 1]
+
+
 def test_replicas_need_as_many_gpus_as_all_of_them_take(nvml: ScriptedNvml) -> None:
     nvml.add_gpu(0, IDLE_W)
     code = "from backends.gpu_watch import engine_gpus; engine_gpus({'tensor_parallel_size': 2}, {}, 3)"

@@ -288,7 +288,18 @@ def test_a_case_says_what_its_policy_is_told_of_output_lengths(lab: Lab) -> None
     assert "length prediction must be none, oracle or noisy:cv=F, F >= 0, got 'psychic'" in result.output
 
 
-def test_a_twin_has_no_card_to_adapt_to(lab: Lab) -> None:
-    result = lab.validate("toy.parquet", "--device", "twin", "--adapt")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--device", "twin", "--adapt"], "a twin has none: leave it out"),
+        (["--device", "twin", "--replicas", "2"], "--replicas is of real GPUs"),
+        (["--replicas", "2", "--adapt"], "--adapt measures one card"),
+        (["--replicas", "2", "--gpu", "1"], "--gpu would meter other GPUs"),
+        (["--replicas", "2", "--router", "x"], "no router 'x'"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(lab: Lab, arguments: list[str], message: str) -> None:
+    result = lab.validate("toy.parquet", *arguments)
     assert result.exit_code == 2
-    assert "a twin has none: leave it out" in result.output
+    assert message in result.output
+    assert lab.starts == 0
