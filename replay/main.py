@@ -10,6 +10,7 @@ from replay.errors import BadInput, ReplayGroup
 COMMANDS = {
     "run": "replay.run:cli",
     "trace": "replay.trace:cli",
+    "sweep": "replay.sweep:cli",
     "compare": "replay.compare:cli",
     "validate": "replay.validate:cli",
     "calibrate": "replay.calibrate:cli",

@@ -1,0 +1,66 @@
+"""`replay sweep`: all combinations of policies and options, and which to choose."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from replay.replay_options import POLICY_HELP, announce_compilation
+from replay.sweep_case import case_options
+
+GRID_HELP = "Input to vary, NAME=V1,V2,... or NAME=A..B; repeatable: all combinations are simulated."
+SLO_HELP = "Upper limit on a latency in seconds, like ttft_p99=2; repeatable."
+LATENCY_HELP = "Latency that the front weighs energy against."
+JOBS_HELP = "Replays at a time.  [default: as many as processors]"
+OUT_HELP = "Folder of the results; those in it are not simulated again."
+
+
+@click.command(short_help="Replay all combinations of policies and options; show the trade-off.")
+@click.argument("traces", nargs=-1, required=True, metavar="TRACE...", type=click.Path(path_type=Path))
+@click.option("--policy", "policies", multiple=True, default=["immediate"], metavar="P", help=POLICY_HELP)
+@click.option("--grid", multiple=True, metavar="NAME=VALUES", help=GRID_HELP)
+@click.option("--slo", "slos", multiple=True, metavar="LATENCY=S", help=SLO_HELP)
+@click.option("--latency", default="e2e_p99", show_default=True, metavar="LATENCY", help=LATENCY_HELP)
+@case_options
+@click.option("--jobs", type=click.IntRange(min=1), metavar="N", help=JOBS_HELP)
+@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help=OUT_HELP)
+@click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON object.")
+def cli(
+    traces: tuple[Path, ...],
+    policies: tuple[str, ...],
+    grid: tuple[str, ...],
+    slos: tuple[str, ...],
+    latency: str,
+    jobs: int | None,
+    out: Path,
+    as_json: bool,
+    **common: Any,
+) -> None:
+    """Simulate every TRACE under every policy and every combination of the values given by --grid.
+
+    Each result is on disk as soon as it is there: the same command goes on where it was interrupted. --out
+    gets sweep.parquet, sweep.md and sweep.png. docs/sweep.md tells more.
+    """
+    from replay.sweep_case import common_case
+    from replay.sweep_jobs import over_cores
+    from replay.sweep_run import run_cases
+    from replay.sweep_text import Sweep, sweep_json, sweep_text, write_sweep
+    from sim.sweep import combinations
+    from sim.sweep_front import known_latency, parse_slo
+    from sim.sweep_grid import parse_axis
+    from sim.sweep_ranking import rank
+
+    against, limits = known_latency(latency), tuple(parse_slo(text) for text in slos)
+    axes = [parse_axis(text) for text in grid]
+    cases = list(combinations(common_case(traces[0], **common), traces, policies, axes))
+    announce_compilation()
+    results, failures = run_cases(cases, out, over_cores(jobs or len(os.sched_getaffinity(0))))
+    sweep = Sweep(rank(results, against, limits), against, limits, failures)
+    write_sweep(sweep, out)
+    click.echo(sweep_json(sweep) if as_json else sweep_text(sweep))
+    click.echo(f"The results are in {out}", err=True)
+    if failures:
+        raise ValueError(
+            f"{len(failures)} combinations could not be simulated, the first: {failures[0].reason}"
+        )

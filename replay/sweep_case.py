@@ -1,0 +1,56 @@
+"""What a search does not vary: the options of `replay run` that its replays have in common."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from replay.replay_options import TABLE_HELP, Command, selection_options
+
+if TYPE_CHECKING:
+    from sim.sweep import Case
+
+FLEET_HELP = "As of `replay run`, where it is not varied."
+
+
+def case_options(command: Command) -> Command:
+    """Give a command these options; `common_case` takes what comes of them."""
+    options = (
+        click.option("--table", metavar="NAME|FILE", help=TABLE_HELP),
+        click.option(
+            "--engine", multiple=True, metavar="K=V", help="Engine option, vLLM's name; repeatable."
+        ),
+        click.option("--replicas", metavar="N", help=FLEET_HELP),
+        click.option("--router", metavar="R", help=FLEET_HELP),
+        selection_options,
+        click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Of what is drawn."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def common_case(trace: Path, *, table: str | None, engine: tuple[str, ...], **given: Any) -> "Case":
+    """Return the replay that all the others are changes of.
+
+    Args:
+        trace: File of the requests.
+        table: As given.
+        engine: As given; a flag may stand without a value.
+        given: The fleet, the selection and the seed, None where not given.
+
+    Raises:
+        ValueError: There is no such table.
+    """
+    from sim.sweep import Case
+    from sim.table_files import DEFAULT
+
+    known = {name: value for name, value in given.items() if value is not None}
+    pairs = (pair.partition("=") for pair in engine)
+    return Case(
+        trace,
+        engine={name.replace("-", "_"): value for name, _, value in pairs},
+        fleet={name: known.pop(name) for name in ("replicas", "router") if name in known},
+        table=table or DEFAULT,
+        **known,
+    )

@@ -1,0 +1,160 @@
+"""A sweep as a person reads it: on a terminal, as Markdown, as JSON, and its files."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from textwrap import wrap
+from typing import Any
+
+from replay.printing import quantity
+from replay.sweep_run import Failure
+from sim.sweep_front import Slo, latency_s, point
+from sim.sweep_plot import plot_sweep, words
+from sim.sweep_ranking import Ranked, best
+from sim.sweep_result import write_table
+
+WIDTH = 80
+MOST_ROWS = 20
+CELL = 11
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """Results in order, and what they were judged by.
+
+    Attributes:
+        ranked: By workload, as `sim.sweep_ranking.rank` gives them.
+        latency: That of the front.
+        slos: What should be kept.
+        failures: Combinations without a result.
+    """
+
+    ranked: Mapping[str, Sequence[Ranked]]
+    latency: str
+    slos: Sequence[Slo]
+    failures: Sequence[Failure]
+
+    @property
+    def rows(self) -> list[Ranked]:
+        """All results in order."""
+        return [one for rows in self.ranked.values() for one in rows]
+
+    @property
+    def latencies(self) -> list[str]:
+        """The latencies to show: the front's and those with a limit."""
+        return list(dict.fromkeys([self.latency, *(slo.latency for slo in self.slos)]))
+
+
+def write_sweep(sweep: Sweep, out: Path) -> None:
+    """Write `sweep.parquet`, `sweep.md` and, where there is matplotlib, `sweep.png` into `out`.
+
+    Raises:
+        OSError: A file cannot be written.
+    """
+    rows = sweep.rows
+    if rows:
+        marks = [{"on_front": one.on_front, "violates": list(one.violates)} for one in rows]
+        write_table([one.result for one in rows], marks, out / "sweep.parquet")
+    (out / "sweep.md").write_text(sweep_markdown(sweep))
+    if any(point(one.result.summary, sweep.latency) for one in rows) and find_spec("matplotlib"):
+        plot_sweep(sweep.ranked, sweep.latency, out / "sweep.png")
+
+
+def sweep_json(sweep: Sweep) -> str:
+    """Return the sweep as one JSON object."""
+    rows = [
+        {
+            "workload": workload,
+            "name": one.name,
+            "inputs": one.result.inputs,
+            "summary": asdict(one.result.summary),
+            "on_front": one.on_front,
+            "violates": one.violates,
+        }
+        for workload, rows in sweep.ranked.items()
+        for one in rows
+    ]
+    judged = {"latency": sweep.latency, "slos": {slo.latency: slo.limit_s for slo in sweep.slos}}
+    failures = [asdict(failure) for failure in sweep.failures]
+    return json.dumps({**judged, "results": rows, "failures": failures}, allow_nan=False, default=str)
+
+
+def sweep_text(sweep: Sweep) -> str:
+    """Return tables that fit a terminal, of a long one its front alone."""
+    blocks = [_block(workload, rows, sweep) for workload, rows in sweep.ranked.items()]
+    legend = [line for mark, meaning in _legend(sweep) for line in _wrapped(f"{mark} {meaning}")]
+    return "\n\n".join([*blocks, "\n".join(legend)])
+
+
+def sweep_markdown(sweep: Sweep) -> str:
+    """Return all results as Markdown tables."""
+    blocks = ["# Sweep", "\n".join(f"- `{mark}` {meaning}" for mark, meaning in _legend(sweep))]
+    for workload, rows in sweep.ranked.items():
+        titles = [
+            "",
+            "combination",
+            "energy per request",
+            *(words(name) for name in sweep.latencies),
+            "violates",
+        ]
+        table = [titles, ["---"] * len(titles)]
+        table += [[_mark(one), one.name, *_cells(one, sweep), ", ".join(one.violates)] for one in rows]
+        lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in table]
+        blocks.append(f"## {workload}\n\n{_choice(rows, sweep)}\n\n" + "\n".join(lines))
+    reasons = [f"- {_inputs(failure.inputs)}: {failure.reason}" for failure in sweep.failures]
+    if reasons:
+        blocks.append("## Could not be simulated\n\n" + "\n".join(reasons))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _block(workload: str, rows: Sequence[Ranked], sweep: Sweep) -> str:
+    shown = rows if len(rows) <= MOST_ROWS else [one for one in rows if one.on_front][:MOST_ROWS]
+    titles = ["J/request", *(words(name) for name in sweep.latencies)]
+    lines = [workload, "   " + "".join(f"{title:>{CELL}}" for title in titles)]
+    for one in shown:
+        cells = f"{_mark(one):<3}" + "".join(f"{cell:>{CELL}}" for cell in _cells(one, sweep))
+        first, *rest = wrap(one.name, max(20, WIDTH - len(cells) - 2), subsequent_indent="  ")
+        lines += [f"{cells}  {first}", *(" " * (len(cells) + 2) + line for line in rest)]
+    if len(shown) < len(rows):
+        lines.append(f"   {len(rows) - len(shown)} more are in sweep.md")
+    return "\n".join([*lines, *_wrapped(_choice(rows, sweep))])
+
+
+def _choice(rows: Sequence[Ranked], sweep: Sweep) -> str:
+    chosen = best(rows)
+    if chosen is None:
+        return "No valid combination" + (" keeps every SLO." if sweep.slos else ".")
+    energy = quantity(chosen.result.summary.energy_j_per_request, "J")
+    return f"Least energy{' within the SLOs' if sweep.slos else ''}: {chosen.name}, {energy} a request"
+
+
+def _legend(sweep: Sweep) -> Iterator[tuple[str, str]]:
+    yield "*", f"on the front of energy against {words(sweep.latency)}"
+    if sweep.slos:
+        limits = ", ".join(f"{words(slo.latency)} <= {slo.limit_s:g} s" for slo in sweep.slos)
+        yield "!", f"violates an SLO ({limits})"
+    if not all(one.result.summary.energy_valid for one in sweep.rows):
+        yield "x", "broke a guard"
+
+
+def _wrapped(line: str) -> list[str]:
+    return wrap(line, WIDTH, subsequent_indent="  ")
+
+
+def _mark(one: Ranked) -> str:
+    if not one.result.summary.energy_valid:
+        return "x"
+    return "*" * one.on_front + "!" * bool(one.violates)
+
+
+def _cells(one: Ranked, sweep: Sweep) -> Iterator[str]:
+    summary = one.result.summary
+    yield quantity(summary.energy_j_per_request, "J")
+    for latency in sweep.latencies:
+        yield quantity(latency_s(summary, latency), "s")
+
+
+def _inputs(inputs: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in inputs.items() if not name.endswith("_sha256"))

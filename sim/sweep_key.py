@@ -1,0 +1,92 @@
+"""What the result of a replay depends on, and the hash of it: equal hashes, equal results."""
+
+import hashlib
+import inspect
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+import sim
+import traces
+from sim.policy import Policy
+from sim.registry import options_of
+from sim.sweep import Case
+from sim.table_files import find_table
+
+Inputs = dict[str, Any]
+"""By name: what was given and what follows from it, options as `policy.NAME`, `engine.NAME` and `fleet.NAME`,
+and the SHA-256 of every file that matters."""
+
+
+def inputs_of(case: Case) -> Inputs:
+    """Return what the result of a case depends on, all options resolved.
+
+    Raises:
+        OSError: A file cannot be read.
+        ValueError: An option or a policy is refused.
+    """
+    policy = case.make_policy()
+    options = options_of(policy)
+    fleet = asdict(case.fleet_options())
+    files = _files(policy, [*options.values(), *fleet.values()])
+    return {
+        "trace": case.trace.stem,
+        "trace_sha256": sha256_of(case.trace),
+        "from_s": case.from_s or 0.0,
+        "to_s": case.to_s,
+        "limit": case.limit,
+        "stretch": case.stretch,
+        "length_prediction": case.length_prediction,
+        "policy": case.policy,
+        **_named("policy", options),
+        **_named("engine", asdict(case.engine_options())),
+        **_named("fleet", fleet),
+        "table": find_table(case.table).parent.name,
+        "table_sha256": sha256_of(find_table(case.table)),
+        "files_sha256": _joined(sha256_of(path) for path in files),
+        "code_sha256": _code_sha256(),
+        "seed": case.seed,
+    }
+
+
+def key_of(inputs: Inputs) -> str:
+    """Return the hash of the inputs, 64 hex digits."""
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, computed again when the file has changed."""
+    facts = path.stat()
+    return _sha256(path.absolute(), facts.st_mtime_ns, facts.st_size)
+
+
+def _named(what: str, options: Mapping[str, Any]) -> Inputs:
+    return {f"{what}.{name}": value for name, value in options.items()}
+
+
+def _files(policy: Policy, values: list[Any]) -> Iterator[Path]:
+    """Yield the source of the policy and the files that options name."""
+    source = inspect.getsourcefile(type(policy))
+    for name in [source, *values]:
+        if isinstance(name, str) and Path(name).is_file():
+            yield Path(name)
+
+
+@cache
+def _code_sha256() -> str:
+    """Return the hash of all sources that a simulation is made of."""
+    folders = (Path(package.__path__[0]) for package in (sim, traces))
+    return _joined(sha256_of(path) for folder in folders for path in sorted(folder.glob("*.py")))
+
+
+def _joined(hashes: Iterator[str]) -> str:
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
+@lru_cache(64)
+def _sha256(path: Path, changed_ns: int, size: int) -> str:  # noqa: ARG001
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

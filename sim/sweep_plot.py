@@ -1,0 +1,89 @@
+"""A sweep as a picture: energy per request against a latency, the front as a line."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sim.sweep_front import point
+from sim.sweep_ranking import Ranked
+from traces.picture import picture
+
+NAMED = 12
+"""So many points of a front have their names written beside them; more could not be read."""
+
+
+def plot_sweep(ranked: Mapping[str, Sequence[Ranked]], latency: str, path: Path) -> None:
+    """Draw the results of each workload: filled if every SLO is kept, hollow if not.
+
+    Args:
+        ranked: As `sim.sweep_ranking.rank` gives it, at least one workload with a valid result.
+        latency: That of the front.
+        path: Ends in .png, .svg or .pdf; an existing file is replaced.
+
+    Raises:
+        ValueError: matplotlib is missing.
+    """
+    policies = sorted({one.result.inputs["policy"] for rows in ranked.values() for one in rows})
+    colors = {policy: f"C{place % 10}" for place, policy in enumerate(policies)}
+    with picture(path, (9, 1 + 4 * len(ranked)), overwrite=True) as figure:
+        panels = figure.subplots(len(ranked), 1, squeeze=False)[:, 0]
+        for axes, (workload, rows) in zip(panels, ranked.items(), strict=True):
+            _draw(axes, [one for one in rows if point(one.result.summary, latency)], latency, colors)
+            axes.set_title(workload, loc="left", fontsize=10)
+        _explain(figure, colors)
+
+
+def _draw(axes: Any, rows: Sequence[Ranked], latency: str, colors: Mapping[str, str]) -> None:
+    front = sorted(_at(one, latency) for one in rows if one.on_front)
+    axes.plot([x for x, _ in front], [y for _, y in front], color="0.6", linewidth=1.0, zorder=1)
+    for one in rows:
+        color = colors[one.result.inputs["policy"]]
+        face = "white" if one.violates else color
+        axes.plot(*_at(one, latency), "o", color=color, markerfacecolor=face, markersize=6, zorder=2)
+    named = _names(rows, latency)
+    for at, name in named.items() if len(named) <= NAMED else ():
+        axes.annotate(name, at, xytext=(6, 3), textcoords="offset points", fontsize=7)
+    axes.set(xscale="log", xlabel=f"{words(latency)}, s", ylabel="energy per request, J")
+    axes.margins(x=0.15, y=0.12)
+    axes.grid(color="0.93")
+    axes.set_axisbelow(True)
+    _label_seconds(axes.xaxis)
+
+
+def _names(rows: Sequence[Ranked], latency: str) -> dict[tuple[float, float], str]:
+    """Return what to write beside each point of the front: a name, and how many others it stands for."""
+    there: dict[tuple[float, float], list[str]] = {}
+    for one in rows:
+        if one.on_front:
+            there.setdefault(_at(one, latency), []).append(one.name)
+    return {at: names[0] + (f" (and {len(names) - 1})" if names[1:] else "") for at, names in there.items()}
+
+
+def _label_seconds(axis: Any) -> None:
+    from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FormatStrFormatter("%g"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def words(latency: str) -> str:
+    """Return a latency as a person reads it: `ttft_p99` is `TTFT p99`."""
+    metric, _, level = latency.partition("_")
+    return f"{metric.upper()} {level}"
+
+
+def _at(one: Ranked, latency: str) -> tuple[float, float]:
+    at = point(one.result.summary, latency)
+    assert at is not None, "only such are drawn"
+    return at
+
+
+def _explain(figure: Any, colors: Mapping[str, str]) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], marker="o", linestyle="", color=color) for color in colors.values()]
+    handles.append(Line2D([], [], marker="o", linestyle="", color="0.4", markerfacecolor="white"))
+    handles.append(Line2D([], [], color="0.6"))
+    names = [*colors, "violates an SLO", "front"]
+    figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False, fontsize=8)

@@ -1,0 +1,274 @@
+"""`replay sweep`: each combination is simulated once, kept at once and shown; jobs change nothing."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner, Result
+from toy_table import toy_table
+from toy_trace import toy_trace
+
+import replay.sweep_text
+import sim.sweep
+from replay.main import main
+from sim.simulate import simulate
+from sim.summary import Summary
+from sim.table_files import save_table
+from traces.parquet import write_trace
+from traces.record import Run
+
+GRID = ("toy.parquet", "--policy", "immediate", "--policy", "batch-window", "--table", "table")
+WINDOWS = (*GRID, "--grid", "window_s=0,2,4", "--grid", "replicas=1,2")
+COMBINATIONS = 8
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with a trace of 20 requests and a table."""
+    monkeypatch.chdir(tmp_path)
+    write_trace(toy_trace([0.5 * row for row in range(20)], 100, 10), Path("toy.parquet"))
+    Path("table").mkdir()
+    save_table(
+        toy_table(engine={"max_num_seqs": 4, "num_gpu_blocks": 64, "max_model_len": 4096}), Path("table")
+    )
+    return tmp_path
+
+
+@pytest.fixture
+def simulated(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The policies of the replays simulated so far, in this process."""
+    names: list[str] = []
+
+    def counted(trace: Any, policy: Any, *rest: Any, **named: Any) -> Run:
+        names.append(type(policy).__name__)
+        return simulate(trace, policy, *rest, **named)
+
+    monkeypatch.setattr(sim.sweep, "simulate", counted)
+    return names
+
+
+def sweep(*arguments: object, jobs: int = 1) -> Result:
+    words = ["sweep", *map(str, arguments), "--jobs", str(jobs)]
+    return CliRunner().invoke(main, words, prog_name="replay")
+
+
+def swept(*arguments: object, jobs: int = 1) -> Result:
+    result = sweep(*arguments, jobs=jobs)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def kept(out: str) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(Path(out, "results").iterdir())}
+
+
+def test_each_combination_is_simulated_once_and_never_again(simulated: list[str]) -> None:
+    swept(*WINDOWS, "--out", "out")
+    assert sorted(simulated) == ["BatchWindow"] * 6 + ["Immediate"] * 2
+    assert len(kept("out")) == COMBINATIONS
+    first = Path("out/sweep.parquet").read_bytes()
+    again = swept(*WINDOWS, "--out", "out")
+    assert "8 of 8 results are in out already" in again.stderr
+    assert len(simulated) == COMBINATIONS
+    assert Path("out/sweep.parquet").read_bytes() == first
+
+
+def test_a_wider_grid_simulates_what_is_new(simulated: list[str]) -> None:
+    swept(*GRID, "--grid", "window_s=2", "--out", "out")
+    swept(*GRID, "--grid", "window_s=2,3", "--out", "out")
+    assert simulated == ["Immediate", "BatchWindow", "BatchWindow"]
+
+
+def test_combinations_that_come_to_the_same_are_simulated_once(simulated: list[str]) -> None:
+    swept(*GRID, "--grid", "window_s=10,10.0", "--grid", "router=round-robin,least-loaded", "--out", "out")
+    assert sorted(simulated) == ["BatchWindow", "Immediate"]
+
+
+def test_the_results_do_not_depend_on_jobs() -> None:
+    for jobs in (1, 2):
+        swept(*WINDOWS, "--out", f"out{jobs}", jobs=jobs)
+    assert kept("out1") == kept("out2")
+    for name in ("sweep.parquet", "sweep.md"):
+        assert Path("out1", name).read_bytes() == Path("out2", name).read_bytes()
+
+
+def test_a_result_is_that_of_replay_run() -> None:
+    swept(*GRID, "--grid", "window_s=2", "--engine", "max-num-seqs=2", "--limit", 10, "--out", "out")
+    words = ["toy.parquet", "--policy", "batch-window", "--set", "window_s=2", "--table", "table", "--json"]
+    words += ["--engine", "max-num-seqs=2", "--limit", "10", "--out", "run"]
+    run = json.loads(CliRunner().invoke(main, words).stdout)
+    results = [json.loads(text) for text in kept("out").values()]
+    (same,) = [one["summary"] for one in results if one["inputs"]["policy"] == "batch-window"]
+    assert same == run
+
+
+def test_a_damaged_result_is_simulated_again_and_said(simulated: list[str]) -> None:
+    swept(*WINDOWS, "--out", "out")
+    whole = kept("out")
+    name, content = next(iter(whole.items()))
+    Path("out/results", name).write_bytes(content[:100])
+    again = swept(*WINDOWS, "--out", "out")
+    assert f"out/results/{name}: not a whole result" in again.stderr
+    assert "simulated again" in again.stderr
+    assert len(simulated) == COMBINATIONS + 1
+    assert kept("out") == whole
+
+
+def test_an_interrupted_sweep_keeps_what_is_done_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    left = [3]
+
+    def interrupted(*arguments: Any, **named: Any) -> Run:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return simulate(*arguments, **named)
+
+    monkeypatch.setattr(sim.sweep, "simulate", interrupted)
+    cut = sweep(*WINDOWS, "--out", "out")
+    assert cut.exit_code == 1
+    assert "3 of 8 results are kept in out; the same command goes on from there" in cut.stderr
+    left[0] = 5
+    assert "3 of 8 results are in out already" in swept(*WINDOWS, "--out", "out").stderr
+
+
+WAITS = """
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from sim.policy import Decision
+
+@dataclass
+class Waits:
+    most: int = 0
+
+    def decide(self, now_s, held, running):
+        if self.most:
+            Path("waiting").touch()
+            time.sleep(600)
+        return Decision(tuple(held))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends a POSIX signal to a process group")
+def test_ctrl_c_ends_all_processes_and_says_what_is_kept() -> None:
+    Path("waits.py").write_text(WAITS)
+    words = ["toy.parquet", "--policy", "waits.py:Waits", "--grid", "most=0,1", "--table", "table"]
+    running = subprocess.Popen(
+        [sys.executable, "-m", "replay", "sweep", *words, "--jobs", "2", "--out", "out"],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while not (Path("waiting").exists() and list(Path("out/results").glob("*.json"))):
+        assert running.poll() is None
+        time.sleep(0.05)
+    running.send_signal(signal.SIGINT)
+    _, errors = running.communicate()
+    assert running.returncode == 1
+    assert "1 of 2 results are kept in out" in errors
+    assert "Traceback" not in errors
+
+
+def test_a_process_that_dies_is_one_line() -> None:
+    Path("dies.py").write_text(
+        "import os\nclass Dies:\n    def decide(self, now_s, held, running):\n        os._exit(1)\n"
+    )
+    policies = ("--policy", "dies.py:Dies", "--policy", "immediate")
+    result = sweep("toy.parquet", *policies, "--table", "table", "--out", "out", jobs=2)
+    assert result.exit_code == 2
+    assert "a process of the sweep has ended, perhaps for want of memory" in result.stderr
+
+
+def test_what_cannot_be_simulated_is_told_and_the_rest_is_kept() -> None:
+    result = sweep(*GRID, "--grid", "num_gpu_blocks=2,64", "--out", "out")
+    assert result.exit_code == 2
+    assert "2 combinations could not be simulated, the first: request 0 of toy needs KV" in result.stderr
+    assert len(kept("out")) == 2
+    assert "engine.num_gpu_blocks=2" in Path("out/sweep.md").read_text().partition("Could not")[2]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--grid", "windows=1"), "no input 'windows' to vary"),
+        (("--grid", "window_s=soon"), "window_s must be a number, got 'soon'"),
+        (("--grid", "router=nearest"), "no router 'nearest'"),
+        (("--slo", "ttft=1"), "no latency 'ttft'"),
+        (("--latency", "energy"), "no latency 'energy'"),
+        (("--table", "h300"), "no table 'h300'"),
+        (("--policy", "best"), "no policy 'best'"),
+        (("missing.parquet",), "missing.parquet: No such file"),
+    ],
+)
+def test_bad_input_is_one_line_before_anything_is_simulated(
+    words: tuple[str, ...], message: str, simulated: list[str]
+) -> None:
+    result = sweep(*GRID, *words, "--out", "out")
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not simulated
+
+
+def test_the_terminal_shows_the_front_the_violations_and_the_choice_in_80_columns() -> None:
+    result = swept(
+        *WINDOWS, "--slo", "e2e_p99=3", "--slo", "ttft_p99=9", "--slo", "tpot_p99=9", "--out", "out"
+    )
+    lines = result.stdout.splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    (choice,) = [line for line in lines if line.startswith("Least energy within the SLOs: ")]
+    rows = json.loads(swept(*WINDOWS, "--slo", "e2e_p99=3", "--json", "--out", "out").stdout)["results"]
+    good = [row for row in rows if row["summary"]["e2e_p99_s"] <= 3]
+    cheapest = min(good, key=lambda row: row["summary"]["energy_j_per_request"])
+    assert 0 < len(good) < len(rows) == COMBINATIONS
+    assert choice.startswith(f"Least energy within the SLOs: {cheapest['name']}, ")
+    assert [row["violates"] for row in rows] == [[] if row in good else ["e2e_p99"] for row in rows]
+    marked = [line for line in lines if line.startswith(("!", "*!")) and " J " in line]
+    assert len(marked) == len(rows) - len(good)
+
+
+def test_a_long_table_shows_its_front_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replay.sweep_text, "MOST_ROWS", 4)
+    result = swept(*WINDOWS, "--out", "out")
+    rows = json.loads(swept(*WINDOWS, "--json", "--out", "out").stdout)["results"]
+    on_front = [row["on_front"] for row in rows].count(True)
+    assert f"{COMBINATIONS - min(4, on_front)} more are in sweep.md" in result.stdout
+
+
+def test_the_parquet_table_has_inputs_and_summary_as_columns() -> None:
+    swept(*WINDOWS, "--out", "out")
+    table = pq.read_table("out/sweep.parquet")
+    assert set(Summary.__dataclass_fields__) < set(table.column_names)
+    rows = table.to_pylist()
+    found = {(row["policy"], row["policy.window_s"], row["fleet.replicas"]) for row in rows}
+    windows = {("batch-window", window_s, replicas) for window_s in (0.0, 2.0, 4.0) for replicas in (1, 2)}
+    assert found == windows | {("immediate", None, 1), ("immediate", None, 2)}
+    energies = [row["energy_j_per_request"] for row in rows]
+    assert energies == sorted(energies)
+
+
+def test_several_traces_are_several_tables() -> None:
+    write_trace(toy_trace([0.0, 1.0], 100, 10), Path("other.parquet"))
+    result = swept("other.parquet", *GRID, "--out", "out")
+    assert result.stdout.startswith("other\n")
+    assert "\n\ntoy\n" in result.stdout
+    assert Path("out/sweep.md").read_text().count("\n## ") == 2
+
+
+def test_a_picture_is_drawn_where_there_is_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
+    swept(*WINDOWS, "--slo", "e2e_p99=3", "--out", "out")
+    assert Path("out/sweep.png").read_bytes().startswith(b"\x89PNG")
+
+    def without(name: str) -> Any:
+        return None if name == "matplotlib" else find_spec(name)
+
+    monkeypatch.setattr(replay.sweep_text, "find_spec", without)
+    swept(*WINDOWS, "--out", "elsewhere")
+    assert not Path("elsewhere/sweep.png").exists()
