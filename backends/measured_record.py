@@ -46,6 +46,7 @@ class Replay:
         seed: Seed of the prompts.
         costs: Shares steps' energy by this cost table; None shares by time and tokens.
         policy_name: What the record calls the policy, None for its own name.
+        table: What a policy that asks for costs is told, None for nothing.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Replay:
     seed: int = 0
     costs: Coefficients | None = None
     policy_name: str | None = None
+    table: CostTable | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,9 @@
 
 import asyncio
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 from backends.live import LiveReplay
 from backends.measured_record import Ending, Measured, Replay, Seen, make_record
@@ -11,6 +12,8 @@ from backends.nvml import MeterError
 from backends.prompted_engine import FAILURES_IN_A_ROW, PromptedEngine, id_of
 from backends.prompts import SAFE_VOCABULARY, make_prompts
 from backends.rig import Rig
+from sim.options import options_among
+from sim.told_costs import ToldCosts, tell_costs
 
 IDLE_BEFORE_S = 2.0
 """Known idle before time 0; its power is the run's `idle_w`."""
@@ -36,6 +39,7 @@ async def measure_replay(what: Replay, rig: Rig, progress: Callable[[int], None]
     if not len(what.trace):
         raise ValueError(f"trace {what.trace.name} has no requests; a replay needs at least 1")
     facts = rig.engine.facts()
+    tell_costs(what.policy, _told_costs(what, facts))
     vocabulary = int(facts.get("vocabulary", SAFE_VOCABULARY))
     prompts = make_prompts(what.trace, vocabulary, what.seed, what.name)
     engine = PromptedEngine(rig.engine, prompts, what.name)
@@ -71,6 +75,13 @@ async def measure_replay(what: Replay, rig: Rig, progress: Callable[[int], None]
         replica=_replicas(what, rig),
     )
     return make_record(what, seen)
+
+
+def _told_costs(what: Replay, facts: Mapping[str, Any]) -> ToldCosts | None:
+    if what.table is None:
+        return None
+    options = options_among({**what.table.engine, **facts})
+    return ToldCosts(what.table, options, int(facts.get("replicas", 1)))
 
 
 def _replicas(what: Replay, rig: Rig) -> list[int | None] | None:

@@ -201,11 +201,14 @@ def _measure(
     from backends.measured_record import Replay
     from replay.live_engine import RunningServer
     from replay.live_run import replay_live
+    from sim.table_files import DEFAULT, load_table
 
     costs = None if table is None else table.coefficients
     # A server that goes on remembers the prompts of replays before; a vLLM just started has none.
     name = f"{trace.name}-{time.time_ns()}" if isinstance(engine, RunningServer) else trace.name
-    what = Replay(name=name, trace=trace, policy=policy, seed=seed, costs=costs)
+    what = Replay(
+        name=name, trace=trace, policy=policy, seed=seed, costs=costs, table=table or load_table(DEFAULT)
+    )
     return replay_live(what, engine)
 
 

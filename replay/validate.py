@@ -100,6 +100,7 @@ def cli(
             seed=seed,
             costs=None if costs is None else costs.coefficients,
             end_by_s=None if stop_after is None else began_s + stop_after,
+            table=_load(table),
             card=out / ADAPTED if adapt else None,
         )
         left = _measure(cases, out, live, terms)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from backends.rig import Rig
     from sim.policy import Policy
     from sim.step_cost import Coefficients
+    from sim.table import CostTable
     from traces.record import Run
     from traces.trace import Trace
 
@@ -48,12 +49,14 @@ class Terms:
         seed: Seed of prompts and policies.
         costs: Shares steps' energy; None for the rule without a table.
         end_by_s: Begin no turn that would go on beyond this monotonic time, None for no such time.
+        table: What a policy that asks for costs is told.
         card: Folder for what tells this card from others, measured before the turns; None to measure none.
     """
 
     seed: int
     costs: "Coefficients | None"
     end_by_s: float | None
+    table: "CostTable"
     card: Path | None = None
 
 
@@ -118,6 +121,7 @@ async def _measure_turns(
                 seed=terms.seed,
                 costs=terms.costs,
                 policy_name=turn.case.policy,
+                table=terms.table,
             )
             measured = await measure_replay(what, running)
             write_run(measured.run, turn.folder, overwrite=True, attachments=measured.attachments)

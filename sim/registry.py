@@ -4,7 +4,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, is_dataclass
+from dataclasses import is_dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,12 @@ from sim.settings import parse_settings, settings_of
 SHIPPED = {
     "batch-window": "sim.batch_window:BatchWindow",
     "concurrency": "sim.concurrency:Concurrency",
+    "deadline": "sim.deadline:Deadline",
     "immediate": "sim.immediate:Immediate",
     "offline": "sim.offline:Offline",
     "pace": "sim.pace:Pace",
     "shortest-first": "sim.shortest_first:ShortestFirst",
+    "size-bins": "sim.size_bins:SizeBins",
 }
 ENTRY_POINTS = "replay.policies"
 
@@ -63,8 +65,7 @@ def options_of(policy: Policy) -> dict[str, Any]:
     """Return the policy's settings by name, as a run record keeps them."""
     if not is_dataclass(policy) or isinstance(policy, type):
         return {}
-    names = settings_of(type(policy))
-    return {name: value for name, value in asdict(policy).items() if name in names}
+    return {name: getattr(policy, name) for name in settings_of(type(policy))}
 
 
 def name_of(policy: Policy) -> str:

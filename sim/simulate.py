@@ -11,6 +11,7 @@ from sim.policy import Policy
 from sim.run_facts import describe
 from sim.serving import Setup, serve
 from sim.table import CostTable
+from sim.told_costs import ToldCosts, tell_costs
 from traces.record import Run
 from traces.trace import Trace
 
@@ -49,6 +50,7 @@ def simulate(
     started_at = datetime.now(UTC)
     offered = as_offered(trace, policy)
     setup = Setup(options, fleet, table)
+    tell_costs(policy, ToldCosts(table, options, fleet.replicas))
     outcomes, totals = serve(offered, policy, setup, progress)
     meta = describe(offered, len(offered), policy, setup, totals, started_at, seed)
     run = Run(meta, outcomes, totals.power)

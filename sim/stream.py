@@ -17,6 +17,7 @@ from sim.request_table import check_lengths
 from sim.run_facts import describe
 from sim.serving import Setup, outcomes_of, power_tick_s, takes_turns
 from sim.tally import Tally
+from sim.told_costs import ToldCosts, tell_costs
 from traces.long_trace import LongTrace
 from traces.record import Meta, Outcomes, Power
 from traces.trace import Floats
@@ -67,6 +68,7 @@ def simulate_stream(
             times that are impossible or not in the order of the arrivals.
     """
     started_at = datetime.now(UTC)
+    tell_costs(policy, ToldCosts(setup.table, setup.options, setup.fleet.replicas))
     arrival_s = trace.arrivals()
     release_s, last_arrival_s = _release_times(trace, policy, arrival_s), float(arrival_s[-1])
     del arrival_s

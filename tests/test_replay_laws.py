@@ -14,6 +14,7 @@ from toy_trace import toy_trace, traces
 from sim import metrics
 from sim.batch_window import BatchWindow
 from sim.concurrency import Concurrency
+from sim.deadline import Deadline
 from sim.guards import check
 from sim.immediate import Immediate
 from sim.offline import Offline
@@ -23,6 +24,7 @@ from sim.policy import Decision, Held, Policy
 from sim.registry import SHIPPED, make_policy
 from sim.shortest_first import ShortestFirst
 from sim.simulate import simulate
+from sim.size_bins import SizeBins
 from sim.summary import summarize
 from traces.record import SERVED, Run
 from traces.trace import Trace
@@ -33,8 +35,10 @@ POLICIES: dict[str, Callable[[], Policy]] = {
     "batch-window": BatchWindow,
     "batch-window of 3": lambda: BatchWindow(window_s=2.0, max_batch=3),
     "concurrency of 2": lambda: Concurrency(most=2),
+    "deadline": lambda: Deadline(ttft_s=3.0),
     "pace": lambda: Pace(interval_s=0.75, jitter_s=0.5),
     "shortest-first of 2": lambda: ShortestFirst(most=2),
+    "size-bins": lambda: SizeBins(bin_size=2, max_wait_s=3.0),
     "at most 2": AtMost,
     "ticking": Ticking,
     "drawing": Drawing,

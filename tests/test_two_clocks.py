@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_engine import FIRST_TOKEN_S, ToyEngine, ToyLiveEngine, service_s
 from toy_policies import AtMost, Drawing, Ticking
+from toy_table import toy_table
 from toy_trace import toy_trace, traces
 from virtual_loop import VirtualLoop, run_virtually
 
@@ -16,15 +17,25 @@ from backends.live import LiveReplay
 from sim.arrivals import as_offered
 from sim.batch_window import BatchWindow
 from sim.concurrency import Concurrency
+from sim.deadline import Deadline
 from sim.driver import Driver
 from sim.immediate import Immediate
 from sim.offline import Offline
+from sim.options import EngineOptions
 from sim.pace import Pace
 from sim.policy import Decision, Held, Policy
 from sim.registry import SHIPPED, make_policy
 from sim.shortest_first import ShortestFirst
+from sim.size_bins import SizeBins
+from sim.told_costs import ToldCosts
 from traces.record import FAILED, SERVED, UNFINISHED
 from traces.trace import Trace
+
+
+def told(policy: Deadline) -> Deadline:
+    policy.learn_costs(ToldCosts(toy_table(), EngineOptions()))
+    return policy
+
 
 POLICIES: dict[str, Callable[[], Policy]] = {
     "immediate": Immediate,
@@ -34,8 +45,10 @@ POLICIES: dict[str, Callable[[], Policy]] = {
     "batch-window of 0 s": lambda: BatchWindow(window_s=0.0),
     "batch-window of 0.1 s": lambda: BatchWindow(window_s=0.1),
     "concurrency of 2": lambda: Concurrency(most=2),
+    "deadline": lambda: told(Deadline(ttft_s=3.0)),
     "pace": lambda: Pace(interval_s=0.75, jitter_s=0.5),
     "shortest-first of 2": lambda: ShortestFirst(most=2),
+    "size-bins": lambda: SizeBins(bin_size=2, max_wait_s=3.0),
     "at most 2": AtMost,
     "ticking": Ticking,
     "drawing": Drawing,

@@ -1,0 +1,77 @@
+"""How long prompts take to their first tokens, estimated from a cost table: for policies, in O(1)."""
+
+from dataclasses import dataclass
+from math import ceil
+
+import numpy as np
+
+from sim.host_time import launch_s
+from sim.step_cost import step_cost
+from sim.told_costs import ToldCosts
+
+STEPS_UNDER_WAY = 2
+"""Decode steps that are scheduled already when prompts come: one runs, one is queued."""
+
+
+@dataclass(slots=True)
+class Prompts:
+    """Prompts to prefill, one after the other, as far as their prefill time depends on them.
+
+    Attributes:
+        count: How many.
+        tokens: Their tokens, summed.
+        pairs: Their query-key pairs, tokens * (tokens + 1) / 2, summed.
+    """
+
+    count: int = 0
+    tokens: int = 0
+    pairs: float = 0.0
+
+    def add(self, prompt_tokens: int) -> None:
+        """Put one more prompt at the end."""
+        self.count += 1
+        self.tokens += prompt_tokens
+        self.pairs += prompt_tokens * (prompt_tokens + 1) / 2
+
+
+class PrefillTime:
+    """Estimates when the last of some prompts gives its first token, counted from their release.
+
+    Cautious: the GPU's clock is capped from the start, no prefix is cached, all decode beside the prompts
+    for the whole time. Replicas share the prompts evenly.
+    """
+
+    def __init__(self, costs: ToldCosts) -> None:
+        """Estimate by these costs."""
+        self._costs = costs
+        self.seconds(Prompts(1, 1, 1.0), 1, 1)  # compiles, if nothing has
+
+    def step_tokens(self, running: int) -> int:
+        """Return how many prompt tokens the replicas prefill in one step each, beside `running` requests."""
+        options, replicas = self._costs.options, self._costs.replicas
+        return replicas * max(options.max_num_batched_tokens - ceil(running / replicas), 1)
+
+    def seconds(self, prompts: Prompts, running: int, tokens_each: int) -> float:
+        """Return the time to the last first token.
+
+        Args:
+            prompts: At least one, on idle or decoding engines.
+            running: Requests that decode meanwhile.
+            tokens_each: Their mean tokens of KV.
+        """
+        c, h, options = self._costs.table.coefficients, self._costs.table.host, self._costs.options
+        count = ceil(prompts.count / self._costs.replicas)
+        share = count / prompts.count
+        tokens = ceil(prompts.tokens * share)
+        decoding = min(ceil(running / self._costs.replicas) + count - 1, options.max_num_seqs - 1)
+        kv_tokens = decoding * tokens_each
+        budget = max(options.max_num_batched_tokens - decoding, 1)
+        steps = ceil(tokens / budget)
+        spent = np.array([c.allowance_j, 1.0])
+        gpu_s = step_cost(c, spent, count + steps - 1, tokens, prompts.pairs * share, decoding, kv_tokens)[0]
+        if running:
+            waited = steps - 1 + STEPS_UNDER_WAY
+            gpu_s += waited * step_cost(c, spent, 0, 0, 0.0, decoding, kv_tokens)[0]
+        launched_s = steps * launch_s(h, count, min(tokens, budget), decoding)
+        around_s = h.submit_s + h.submit_token_s * tokens + h.send_s * prompts.count + h.wake_s
+        return max(gpu_s, launched_s) + around_s + h.lead_s + h.output_s + h.process_s + h.deliver_s
