@@ -5,20 +5,26 @@ from dataclasses import asdict
 from pathlib import Path
 
 from sim.summary import Summary
-from traces.record import Meta
+from traces.record import STATES, Meta, ReplicaUse
 
 PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"))
 MISSING = "-"
+REPLICAS_SHOWN = 16
 
 
-def summary_json(summary: Summary) -> str:
-    """Return the summary as one JSON object, its keys those of `Summary`, missing as null."""
-    return json.dumps(asdict(summary), allow_nan=False)
+def summary_json(meta: Meta, summary: Summary) -> str:
+    """Return the summary as one JSON object, missing as null: `Summary`'s keys, and `replicas` if several."""
+    values = asdict(summary)
+    if len(meta.replicas) > 1:
+        values["replicas"] = [asdict(replica) for replica in meta.replicas]
+    return json.dumps(values, allow_nan=False)
 
 
 def summary_text(meta: Meta, summary: Summary, directory: Path) -> str:
     """Return the summary as an aligned table, with what made it and where its record is."""
-    blocks = (_title(meta), _energy(summary), _latency(summary), _origin(meta, summary, directory))
+    blocks = [_title(meta), _energy(summary), _latency(summary), _origin(meta, summary, directory)]
+    if len(meta.replicas) > 1:
+        blocks.insert(2, _replicas(meta.replicas))
     return "\n\n".join(blocks)
 
 
@@ -90,6 +96,27 @@ def _latency(summary: Summary) -> str:
     for name, *quantiles in rows:
         lines.append(f"{name:<17} " + " ".join(f"{quantity(value, 's'):>10}" for value in quantiles))
     return "\n".join(lines)
+
+
+def _replicas(replicas: tuple[ReplicaUse, ...]) -> str:
+    """Return a line a replica: its requests and energy, and the time and energy of each state that occurs."""
+    states = [state for state in STATES if any(getattr(one, f"{state}_s") for one in replicas)]
+    heads = "".join(f"   {state:>18}" for state in states)
+    lines = [f"{'replica':<8} {'requests':>8} {'energy':>10}{heads}"]
+    for number, one in enumerate(replicas[:REPLICAS_SHOWN]):
+        spent = "".join(
+            f"   {_share(getattr(one, f'{state}_s'), one.total_s):>7} "
+            f"{quantity(getattr(one, f'{state}_j'), 'J'):>10}"
+            for state in states
+        )
+        lines.append(f"{number:<8} {one.requests:>8,} {quantity(one.total_j, 'J'):>10}{spent}")
+    if len(replicas) > REPLICAS_SHOWN:
+        lines.append(f"{len(replicas) - REPLICAS_SHOWN} more are in run.json")
+    return "\n".join(lines)
+
+
+def _share(part: float, whole: float) -> str:
+    return f"{100 * part / whole:.1f} %" if whole else MISSING
 
 
 def _origin(meta: Meta, summary: Summary, directory: Path) -> str:

@@ -143,7 +143,7 @@ def _print(meta: "Meta", summary: "Summary", directory: Path, as_json: bool) -> 
     for note in meta.notes:
         click.echo(f"note: {note}", err=True)
     if as_json:
-        click.echo(summary_json(summary))
+        click.echo(summary_json(meta, summary))
         click.echo(f"The record is in {directory}", err=True)
     else:
         click.echo(summary_text(meta, summary, directory))

@@ -16,6 +16,7 @@ from sim.engine_state import (
     FINISHED_NOW,
     GPU_END_S,
     IDLE_J,
+    IDLE_S,
     INPUT_HEAD,
     INPUT_TAIL,
     OUTSIDE_STEPS,
@@ -41,7 +42,7 @@ from sim.scheduler_state import (
     PROMPT_TOKENS,
 )
 from sim.table import CostTable
-from traces.record import EnergySplit, Power
+from traces.record import EnergySplit, Power, ReplicaUse
 from traces.trace import Floats, Ints, Trace
 
 NOBODY_FINISHED: Ints = np.zeros(0, np.int64)
@@ -107,7 +108,9 @@ class SimulatedEngine:
         self._take_finished = entry_for(take_finished, self._core, 0.0)
         self._earliest_finish_s = entry_for(earliest_finish_s, self._core)
         self._samples = PowerSamples(power_tick_s)
+        self._idle_w = table.coefficients.idle_w
         self._running = 0
+        self._finished = 0
         self._client_free_s = 0.0
         self._power: Power | None = None
         self._steps: list[Floats] = []
@@ -168,6 +171,19 @@ class SimulatedEngine:
         """Where the energy went so far; complete after `close`."""
         tally = self._core.tally
         return EnergySplit(float(tally[PREFILL_J]), float(tally[DECODE_J]), float(tally[IDLE_J]))
+
+    @property
+    def use(self) -> ReplicaUse:
+        """How long the GPU was busy and idle, and what it took; complete after `close`."""
+        tally, split = self._core.tally, self.split
+        return ReplicaUse(
+            requests=self._finished,
+            busy_s=float(tally[GPU_END_S] - tally[IDLE_S]),
+            idle_s=float(tally[IDLE_S]),
+            busy_j=split.prefill_j + split.decode_j,
+            idle_j=split.idle_j,
+            idle_w=self._idle_w,
+        )
 
     @property
     def power(self) -> Power:
@@ -288,6 +304,7 @@ class SimulatedEngine:
     def _finished_now(self) -> Ints:
         finished = self._core.outbox[: self._core.number[FINISHED_NOW]].copy()
         self._running -= len(finished)
+        self._finished += len(finished)
         return finished
 
     def _follow_table(self) -> None:

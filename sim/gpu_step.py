@@ -9,6 +9,7 @@ from sim.engine_state import (
     GPU_END_S,
     GPU_START_S,
     IDLE_J,
+    IDLE_S,
     NEXT_TICK_S,
     NOW_S,
     OUTSIDE_STEPS,
@@ -95,6 +96,7 @@ def rest_until(e: Engine, start_s: float) -> None:
     if start_s > end_s:
         before_j = total_j(e)
         e.tally[IDLE_J] += gap_energy(e.coefficients, e.gpu, start_s - end_s)
+        e.tally[IDLE_S] += start_s - end_s
         e.tally[GPU_END_S] = start_s
         note_power(e, end_s, before_j)
 

@@ -6,6 +6,7 @@ Each guard takes what is known of a run and returns the reasons why it fails, no
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from math import fsum
 
 import numpy as np
 
@@ -112,7 +113,7 @@ def power_is_within_limit(run: Evidence) -> Iterator[str]:
 
 
 def parts_sum_to_the_counter(run: Evidence) -> Iterator[str]:
-    """Guard 7. prefill + decode + idle = total, the counter's last value: simulated 1e-9, measured 2 %."""
+    """Guard 7. prefill + decode + idle = the counter's last value = the replicas' sum: 1e-9, measured 2 %."""
     energy, counter_j = run.meta.energy, run.power.energy_j
     if run.total_energy_j is None:
         return
@@ -123,6 +124,9 @@ def parts_sum_to_the_counter(run: Evidence) -> Iterator[str]:
         yield "the energy counter or its clock runs backwards"
     if energy is not None and _differ(energy.total_j, float(counter_j[-1]), _tolerance(run)):
         yield f"prefill + decode + idle = {energy.total_j:.9g} J, but the counter says {counter_j[-1]:.9g} J"
+    replicas_j = fsum(replica.total_j for replica in run.meta.replicas)
+    if run.meta.replicas and _differ(replicas_j, float(counter_j[-1]), _tolerance(run)):
+        yield f"the replicas took {replicas_j:.9g} J, but the counter says {counter_j[-1]:.9g} J"
 
 
 def shares_sum_to_the_total(run: Evidence) -> Iterator[str]:

@@ -11,7 +11,7 @@ from sim.options import EngineOptions
 from sim.request_table import RequestTable
 from sim.scheduler_state import FIRST_TOKEN_S
 from sim.table import CostTable
-from traces.record import EnergySplit, Power
+from traces.record import EnergySplit, Power, ReplicaUse
 from traces.trace import Floats, Ints, PrefixBlocks, Trace
 
 
@@ -54,6 +54,7 @@ class Totals:
         preemptions: Times that a request was preempted.
         split: Where the energy went.
         power: Cumulative energy over time.
+        uses: What each replica did, in order.
     """
 
     steps: int
@@ -61,6 +62,7 @@ class Totals:
     preemptions: int
     split: EnergySplit
     power: Power
+    uses: tuple[ReplicaUse, ...]
 
 
 class ReplicaGroup:
@@ -136,7 +138,9 @@ class ReplicaGroup:
 
 def totals_of(engine: SimulatedEngine) -> Totals:
     """Return what a closed engine did."""
-    return Totals(engine.steps, engine.outside_steps, engine.preemptions, engine.split, engine.power)
+    return Totals(
+        engine.steps, engine.outside_steps, engine.preemptions, engine.split, engine.power, (engine.use,)
+    )
 
 
 def sum_of(replicas: Sequence[Totals]) -> Totals:
@@ -153,4 +157,5 @@ def sum_of(replicas: Sequence[Totals]) -> Totals:
             fsum(split.idle_j for split in splits),
         ),
         Power(replicas[0].power.time_s, energy_j),
+        tuple(use for one in replicas for use in one.uses),
     )

@@ -67,6 +67,7 @@ def describe(
         energy_valid=False,
         notes=(*trace.notes, *_notes(table, totals)),
         energy_interval_j=energy_interval_j(totals.split, table.meta["spread"]) if is_known else None,
+        replicas=totals.uses,
     )
 
 

@@ -11,6 +11,9 @@ from traces.trace import Counts, Floats, Ints
 EnergySource = Literal["simulated", "assumed", "twin", "nvml", "none"]
 Kind = Literal["simulated", "measured", "twin"]
 
+STATES = ("busy", "idle")
+"""Of a replica, by the fields of `ReplicaUse`."""
+
 UNFINISHED, SERVED, FAILED = 0, 1, 2
 STATUS_NAMES = ("unfinished", "served", "failed")
 
@@ -83,6 +86,37 @@ class EnergySplit:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplicaUse:
+    """What one replica of a simulated fleet did from time 0 to the last completion of all.
+
+    The seconds sum to the makespan, the joules to all that its GPUs took.
+
+    Attributes:
+        requests: How many it served.
+        busy_s, busy_j: In steps.
+        idle_s, idle_j: Awake between the steps, requests waiting or not.
+        idle_w: Power of its GPUs holding the model without work.
+    """
+
+    requests: int
+    busy_s: float
+    idle_s: float
+    busy_j: float
+    idle_j: float
+    idle_w: float
+
+    @property
+    def total_s(self) -> float:
+        """The makespan."""
+        return self.busy_s + self.idle_s
+
+    @property
+    def total_j(self) -> float:
+        """Energy of its GPUs."""
+        return self.busy_j + self.idle_j
+
+
+@dataclass(frozen=True, slots=True)
 class Meta:
     """How a run was made, everything needed to make it again.
 
@@ -114,6 +148,7 @@ class Meta:
             figure; None where it could not be read.
         energy_interval_j: What the total lies between, with 95 % confidence, of a simulated run inside its
             table's measured range; None where the table cannot tell.
+        replicas: What each replica of a simulated run did.
     """
 
     run_id: str
@@ -145,6 +180,7 @@ class Meta:
     cpu_j: float | None = None
     dram_j: float | None = None
     energy_interval_j: tuple[float, float] | None = None
+    replicas: tuple[ReplicaUse, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
