@@ -12,6 +12,7 @@ from replay.sweep_case import case_options
 GRID_HELP = "Input to vary, NAME=V1,V2,... or NAME=A..B; repeatable: all combinations are simulated."
 SLO_HELP = "Upper limit on a latency in seconds, like ttft_p99=2; repeatable."
 LATENCY_HELP = "Latency that the front weighs energy against."
+ON_HELP = "Where replays run: on this machine's cores, or on a Ray cluster."
 JOBS_HELP = "Replays at a time.  [default: as many as processors]"
 OUT_HELP = "Folder of the results; those in it are not simulated again."
 
@@ -23,6 +24,7 @@ OUT_HELP = "Folder of the results; those in it are not simulated again."
 @click.option("--slo", "slos", multiple=True, metavar="LATENCY=S", help=SLO_HELP)
 @click.option("--latency", default="e2e_p99", show_default=True, metavar="LATENCY", help=LATENCY_HELP)
 @case_options
+@click.option("--on", type=click.Choice(["cores", "ray"]), default="cores", show_default=True, help=ON_HELP)
 @click.option("--jobs", type=click.IntRange(min=1), metavar="N", help=JOBS_HELP)
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help=OUT_HELP)
 @click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON object.")
@@ -32,6 +34,7 @@ def cli(
     grid: tuple[str, ...],
     slos: tuple[str, ...],
     latency: str,
+    on: str,
     jobs: int | None,
     out: Path,
     as_json: bool,
@@ -43,7 +46,7 @@ def cli(
     gets sweep.parquet, sweep.md and sweep.png. docs/sweep.md tells more.
     """
     from replay.sweep_case import common_case
-    from replay.sweep_jobs import over_cores
+    from replay.sweep_jobs import on_ray, over_cores
     from replay.sweep_run import run_cases
     from replay.sweep_text import Sweep, sweep_json, sweep_text, write_sweep
     from sim.sweep import combinations
@@ -55,7 +58,8 @@ def cli(
     axes = [parse_axis(text) for text in grid]
     cases = list(combinations(common_case(traces[0], **common), traces, policies, axes))
     announce_compilation()
-    results, failures = run_cases(cases, out, over_cores(jobs or len(os.sched_getaffinity(0))))
+    run = on_ray if on == "ray" else over_cores(jobs or len(os.sched_getaffinity(0)))
+    results, failures = run_cases(cases, out, run)
     sweep = Sweep(rank(results, against, limits), against, limits, failures)
     write_sweep(sweep, out)
     click.echo(sweep_json(sweep) if as_json else sweep_text(sweep))

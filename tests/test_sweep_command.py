@@ -18,8 +18,10 @@ from toy_trace import toy_trace
 import replay.sweep_text
 import sim.sweep
 from replay.main import main
+from replay.sweep_jobs import attempt_there
 from sim.simulate import simulate
 from sim.summary import Summary
+from sim.sweep_key import inputs_of, key_of
 from sim.table_files import save_table
 from traces.parquet import write_trace
 from traces.record import Run
@@ -272,3 +274,31 @@ def test_a_picture_is_drawn_where_there_is_matplotlib(monkeypatch: pytest.Monkey
     monkeypatch.setattr(replay.sweep_text, "find_spec", without)
     swept(*WINDOWS, "--out", "elsewhere")
     assert not Path("elsewhere/sweep.png").exists()
+
+
+def test_a_ray_cluster_gives_the_same_bytes() -> None:
+    pytest.importorskip("ray", reason="needs Ray: pip install 'replay[ray]'")
+    swept(*WINDOWS, "--out", "here")
+    words = [sys.executable, "-m", "replay", "sweep", *WINDOWS, "--on", "ray", "--out", "there"]
+    subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+    assert kept("there") == kept("here")
+    assert Path("there/sweep.parquet").read_bytes() == Path("here/sweep.parquet").read_bytes()
+
+
+def test_without_ray_the_way_out_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    result = sweep(*WINDOWS, "--on", "ray", "--out", "out")
+    assert result.exit_code == 2
+    assert result.stderr == "Error: --on ray needs Ray, which is not installed; pip install 'replay[ray]'\n"
+
+
+def test_a_node_of_a_cluster_with_other_files_simulates_nothing(simulated: list[str]) -> None:
+    case = sim.sweep.Case(Path("toy.parquet"), table="table")
+    key = key_of(inputs_of(case))
+    assert isinstance(attempt_there(case, key, "."), Summary)
+    write_trace(toy_trace([0.0, 1.0], 100, 10), case.trace, overwrite=True)
+    assert attempt_there(case, key, ".") == (
+        "a node of the Ray cluster has another trace, table, policy or version of replay"
+    )
+    assert "nowhere: No such file" in str(attempt_there(case, key, "nowhere"))
+    assert len(simulated) == 1
