@@ -13,7 +13,7 @@ from backends.prompted_engine import FAILURES_IN_A_ROW, PromptedEngine, id_of
 from backends.prompts import SAFE_VOCABULARY, make_prompts
 from backends.rig import Rig
 from sim.options import options_among
-from sim.told_costs import ToldCosts, tell_costs
+from sim.told_costs import AsksForCosts, ToldCosts, tell_costs
 
 IDLE_BEFORE_S = 2.0
 """Known idle before time 0; its power is the run's `idle_w`."""
@@ -39,7 +39,7 @@ async def measure_replay(what: Replay, rig: Rig, progress: Callable[[int], None]
     if not len(what.trace):
         raise ValueError(f"trace {what.trace.name} has no requests; a replay needs at least 1")
     facts = rig.engine.facts()
-    tell_costs(what.policy, _told_costs(what, facts))
+    _tell_costs(what, facts)
     vocabulary = int(facts.get("vocabulary", SAFE_VOCABULARY))
     prompts = make_prompts(what.trace, vocabulary, what.seed, what.name)
     engine = PromptedEngine(rig.engine, prompts, what.name)
@@ -77,11 +77,11 @@ async def measure_replay(what: Replay, rig: Rig, progress: Callable[[int], None]
     return make_record(what, seen)
 
 
-def _told_costs(what: Replay, facts: Mapping[str, Any]) -> ToldCosts | None:
-    if what.table is None:
-        return None
-    options = options_among({**what.table.engine, **facts})
-    return ToldCosts(what.table, options, int(facts.get("replicas", 1)))
+def _tell_costs(what: Replay, facts: Mapping[str, Any]) -> None:
+    if isinstance(what.policy, AsksForCosts):
+        table, replicas = what.table, int(facts.get("replicas", 1))
+        options = options_among({} if table is None else {**table.engine, **facts})
+        tell_costs(what.policy, None if table is None else ToldCosts(table, options, replicas))
 
 
 def _replicas(what: Replay, rig: Rig) -> list[int | None] | None:

@@ -5,7 +5,7 @@ from math import ceil
 
 import numpy as np
 
-from sim.host_time import launch_s
+from sim.host_time import launch_s, lead_s, process_s
 from sim.step_cost import step_cost
 from sim.told_costs import ToldCosts
 
@@ -73,5 +73,7 @@ class PrefillTime:
             waited = steps - 1 + STEPS_UNDER_WAY
             gpu_s += waited * step_cost(c, spent, 0, 0, 0.0, decoding, kv_tokens)[0]
         launched_s = steps * launch_s(h, count, min(tokens, budget), decoding)
-        around_s = h.submit_s + h.submit_token_s * tokens + h.send_s * prompts.count + h.wake_s
-        return max(gpu_s, launched_s) + around_s + h.lead_s + h.output_s + h.process_s + h.deliver_s
+        sent_s = h.submit_s + h.submit_token_s * tokens + h.send_s * prompts.count
+        begun_s = h.wake_s + lead_s(h, count, tokens, decoding)
+        seen_s = h.output_s + process_s(h, count + decoding) + h.deliver_s
+        return sent_s + begun_s + max(gpu_s, launched_s) + seen_s

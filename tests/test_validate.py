@@ -288,6 +288,17 @@ def test_a_case_says_what_its_policy_is_told_of_output_lengths(lab: Lab) -> None
     assert "length prediction must be none, oracle or noisy:cv=F, F >= 0, got 'psychic'" in result.output
 
 
+def test_a_policy_that_asks_for_costs_is_told_those_of_the_table(lab: Lab) -> None:
+    plan = lab.plan({"name": "a", "policy": "deadline", "settings": {"ttft_s": 1.5}})
+    assert lab.validate("--plan", plan, "--measure-only").exit_code == 0
+    assert lab.validate("--compare-only").exit_code == 0
+    measured, simulated = (
+        read_run(lab.folder / "out" / "a" / record).outcomes for record in ("measured-1", "simulated")
+    )
+    assert (measured.released_s > measured.arrival_s + 1.3).all()
+    assert measured.released_s == pytest.approx(simulated.released_s, abs=0.001)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
