@@ -1,0 +1,80 @@
+"use strict";
+const MOST_SHOWN = 400; // stretches of a line; more would be noise on a screen
+const figures = JSON.parse(document.getElementById("figures").textContent);
+const dark = window.matchMedia("(prefers-color-scheme: dark)");
+
+/* The colours of the page, for what Plotly draws on it. */
+function template() {
+  const style = getComputedStyle(document.documentElement);
+  const color = (name) => style.getPropertyValue("--" + name).trim();
+  const axis = {
+    gridcolor: color("rule"), linecolor: color("rule"), zerolinecolor: color("rule"),
+    automargin: true, spikecolor: color("faint"), spikethickness: 1,
+  };
+  return {layout: {
+    font: {family: getComputedStyle(document.body).fontFamily, size: 13, color: color("text")},
+    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+    hoverlabel: {bgcolor: color("panel"), bordercolor: color("rule"), font: {color: color("text")}},
+    margin: {l: 60, r: 20, t: 52, b: 44},
+    legend: {orientation: "h", x: 0, xanchor: "left", y: 1, yanchor: "bottom"},
+    modebar: {bgcolor: "rgba(0,0,0,0)", color: color("faint"), activecolor: color("text")},
+    xaxis: axis, yaxis: axis,
+  }};
+}
+
+/* The numbers of an array as Plotly's Python side writes them, 4 bytes each. */
+function floats(array) {
+  return new Float32Array(Uint8Array.from(atob(array.bdata), (c) => c.charCodeAt(0)).buffer);
+}
+
+/* How many stretches to take together, so that at most MOST_SHOWN are shown: 1, 2 or 5 times 10^n. */
+function together(shown) {
+  for (let power = 1; ; power *= 10)
+    for (const digit of [1, 2, 5])
+      if (shown / (digit * power) <= MOST_SHOWN) return digit * power;
+}
+
+/* A line over time with `count` stretches taken together: the mean over them, or the value at their edges. */
+function coarser(line, count) {
+  const [edges, fine] = [floats(line.x), floats(line.y)], last = edges.length - 1, x = [], y = [];
+  for (let from = 0; from < last; from += count) {
+    const to = Math.min(from + count, last);
+    let sum = 0;
+    for (let i = from; i < to; i++) sum += fine[i] * (edges[i + 1] - edges[i]);
+    x.push(edges[from]);
+    y.push(line.meta === "values" ? fine[from] : sum / (edges[to] - edges[from]));
+  }
+  x.push(edges[last]);
+  y.push(line.meta === "values" ? fine[last] : y[y.length - 1]);
+  return {...line, x, y};
+}
+
+function draw(key, count) {
+  const figure = figures[key], stretch = figure.layout.meta && figure.layout.meta.stretch_s;
+  const layout = {...figure.layout, template: template(), uirevision: key};
+  let data = figure.data;
+  if (stretch) {
+    figure.count = count;
+    data = data.map((line) => coarser(line, count));
+    const axis = layout.xaxis, width = Number((count * stretch).toPrecision(6));
+    layout.xaxis = {...axis, title: {text: `${axis.title.text} (means over ${width} s)`}};
+  }
+  const options = {displaylogo: false, responsive: true, modeBarButtonsToRemove: ["lasso2d", "select2d"]};
+  return Plotly.react(key, data, layout, options);
+}
+
+/* After a zoom, show means over as short a time as fits. */
+function refine(key) {
+  const figure = figures[key], [from, to] = document.getElementById(key).layout.xaxis.range;
+  const longest = figure.data.map((line) => floats(line.x)).reduce((a, b) => (a.length > b.length ? a : b));
+  const count = together(longest.filter((edge) => edge >= from && edge <= to).length);
+  if (count !== figure.count) draw(key, count);
+}
+
+for (const [key, figure] of Object.entries(figures)) {
+  const isOverTime = Boolean(figure.layout.meta);
+  const most = isOverTime ? Math.max(...figure.data.map((line) => floats(line.x).length - 1)) : 0;
+  draw(key, together(most));
+  if (isOverTime) document.getElementById(key).on("plotly_relayout", () => refine(key));
+}
+dark.addEventListener("change", () => Object.keys(figures).forEach((key) => draw(key, figures[key].count)));

@@ -1,0 +1,108 @@
+"""A report as one page of HTML that needs nothing else: Plotly draws, Jinja fills in and escapes."""
+
+from base64 import b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from replay.report_table import Line, fact_lines, guard_lines, summary_lines
+from sim.report_figure import Figure, color_of
+from sim.report_runs import Reported
+from sim.report_slo import Slo
+
+HERE = Path(__file__).parent
+MISSING_EXTRA = "reports need plotly and jinja2, which are not installed; pip install 'replay[report]'"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A run in the page: its name, its colour, its notes, and why it is not valid."""
+
+    name: str
+    color: str
+    notes: tuple[str, ...]
+    invalid_reasons: tuple[str, ...]
+
+
+def page_of(runs: Sequence[Reported], figures: Sequence[Figure], slos: Sequence[Slo]) -> str:
+    """Return the page with the tables of `runs` and with `figures`, the same bytes for the same records.
+
+    Raises:
+        ValueError: Plotly or Jinja is missing.
+    """
+    try:
+        from jinja2 import Environment, StrictUndefined
+        from markupsafe import Markup
+        from plotly.offline import get_plotlyjs
+    except ImportError as error:
+        raise ValueError(MISSING_EXTRA) from error
+    plotly, script, style = get_plotlyjs(), _part("js"), _part("css")
+    environment = Environment(autoescape=True, undefined=StrictUndefined)
+    page: str = environment.from_string(_part("html")).render(
+        title=_title(runs),
+        subtitle=_subtitle(runs),
+        runs=[
+            Column(one.name, color_of(number), one.run.meta.notes, one.invalid_reasons)
+            for number, one in enumerate(runs)
+        ],
+        figures=figures,
+        **_tables(runs, slos),
+        version=_version(),
+        style=Markup(style),
+        plotly=Markup(plotly),
+        script=Markup(script),
+        script_hashes=" ".join(map(_hash, (plotly, script))),
+        figures_json=Markup(_json_of(figures)),
+    )
+    return page
+
+
+def _tables(runs: Sequence[Reported], slos: Sequence[Slo]) -> dict[str, list[Line]]:
+    if not runs:
+        return {}
+    return {"summary": summary_lines(runs, slos), "guards": guard_lines(runs), "facts": fact_lines(runs)}
+
+
+def _title(runs: Sequence[Reported]) -> str:
+    traces = dict.fromkeys(one.run.meta.trace_name for one in runs)
+    names = " against ".join(one.name for one in runs) if len(runs) < 4 else f"{len(runs)} runs"
+    return f"{', '.join(traces)}: {names}" if runs else "A sweep"
+
+
+def _subtitle(runs: Sequence[Reported]) -> str:
+    metas = [one.run.meta for one in runs]
+    facts = [
+        *(f"{meta.requests:,} requests" for meta in metas),
+        *(f"{meta.gpus} x {meta.gpu}" if meta.gpus > 1 else meta.gpu for meta in metas if meta.gpu),
+        *(f"table {meta.table}" for meta in metas if meta.table),
+    ]
+    return ", ".join(dict.fromkeys(facts))
+
+
+def _json_of(figures: Sequence[Figure]) -> str:
+    """Return the figures as JSON that may stand in a page: Plotly checks them, and escapes every `<`."""
+    from plotly.graph_objects import Figure as Checked
+
+    parts = []
+    for figure in figures:
+        checked: Any = Checked({"data": figure.data, "layout": {**figure.layout, "template": {}}})
+        parts.append(f'"{figure.key}":{checked.to_json()}')
+    return "{" + ",".join(parts) + "}"
+
+
+def _part(ending: str) -> str:
+    return (HERE / f"report_page.{ending}").read_text(encoding="utf-8")
+
+
+def _hash(script: str) -> str:
+    return f"'sha256-{b64encode(sha256(script.encode()).digest()).decode()}'"
+
+
+def _version() -> str:
+    try:
+        return version("replay")
+    except PackageNotFoundError:
+        return "from a checkout"

@@ -1,0 +1,106 @@
+"""The figure of latencies: their distributions, with the limits on them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from sim.compare import latency_s
+from sim.report_figure import SLO_COLOR, Figure, Trace, color_of, log_axis, text_of, width_of
+from sim.report_runs import Reported
+from sim.report_slo import LATENCIES, Slo
+from traces.trace import Floats
+
+MOST_STEPS = 500
+"""Requests that a distribution is drawn through; of more, as many are taken at equal distances."""
+CAPTION = (
+    "The part of the requests that had at most this latency. TTFT: arrival to first token, holding and "
+    "queueing included. TPOT: time per output token after the first. E2E: arrival to last token."
+)
+GAP = 0.03
+
+
+def latencies(runs: Sequence[Reported], slos: Sequence[Slo]) -> Figure:
+    """Return the distributions of TTFT, TPOT and E2E, a line a run, with the limits `slos`."""
+    data, shapes, notes = [], [], []
+    layout: dict[str, object] = {
+        "hovermode": "closest",
+        "yaxis": {"title": {"text": "requests, %"}, "range": [0, 101]},
+    }
+    sampled = False
+    for place, latency in enumerate(LATENCIES):
+        axis = "x" if place == 0 else f"x{place + 1}"
+        for number, one in enumerate(runs):
+            values_s = latency_s(one.run.outcomes, latency)
+            known_s = np.sort(values_s[values_s > 0])
+            sampled |= len(known_s) > MOST_STEPS
+            line = _distribution(known_s, latency)
+            data.append(
+                {
+                    **line,
+                    "xaxis": axis,
+                    "yaxis": "y",
+                    "name": text_of(one.name),
+                    "legendgroup": str(number),
+                    "showlegend": place == 0,
+                    "line": {"color": color_of(number), "width": width_of(number), "shape": "hv"},
+                }
+            )
+        left, right = place / 3 + (GAP if place else 0), (place + 1) / 3 - (GAP if place < 2 else 0)
+        drawn_s = [latency_s(one.run.outcomes, latency) for one in runs]
+        limits_s = np.array([slo.limit_s for slo in slos if slo.latency == latency])
+        layout["xaxis" + axis[1:]] = {
+            **log_axis(f"{latency.upper()}, s", [*drawn_s, limits_s]),
+            "domain": [left, right],
+            "anchor": "y",
+        }
+        for slo in (slo for slo in slos if slo.latency == latency):
+            shapes.append(_limit(slo, axis))
+            notes.append(_limit_name(slo, axis))
+    caption = CAPTION
+    if sampled:
+        caption += f" Lines are drawn through {MOST_STEPS} requests where there are more."
+    if slos:
+        caption += " A dashed line is a limit (SLO)."
+    layout |= {"shapes": shapes, "annotations": notes}
+    return Figure("latency", "Latencies", caption, data, layout, 400)
+
+
+def _distribution(sorted_s: Floats, latency: str) -> Trace:
+    rows = np.arange(len(sorted_s))
+    if len(rows) > MOST_STEPS:
+        rows = np.unique(np.linspace(0, len(rows) - 1, MOST_STEPS).round().astype(np.int64))
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "x": sorted_s[rows],
+        "y": (100 * (rows + 1) / max(len(sorted_s), 1)).astype(np.float32),
+        "hovertemplate": f"%{{y:.1f}} % within {latency.upper()} %{{x:.4s}}s",
+    }
+
+
+def _limit(slo: Slo, axis: str) -> dict[str, object]:
+    return {
+        "type": "line",
+        "xref": axis,
+        "yref": "paper",
+        "x0": slo.limit_s,
+        "x1": slo.limit_s,
+        "y0": 0,
+        "y1": 1,
+        "line": {"color": SLO_COLOR, "width": 1.5, "dash": "dash"},
+    }
+
+
+def _limit_name(slo: Slo, axis: str) -> dict[str, object]:
+    return {
+        "text": slo.name,
+        "xref": axis,
+        "yref": "paper",
+        "x": float(np.log10(slo.limit_s)),
+        "y": 0.02,
+        "yanchor": "bottom",
+        "xanchor": "right",
+        "textangle": -90,
+        "showarrow": False,
+        "font": {"color": SLO_COLOR, "size": 11},
+    }

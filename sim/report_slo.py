@@ -1,0 +1,85 @@
+"""Limits on latency that a report draws and judges."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import Final
+
+import numpy as np
+
+from sim.compare import latency_s
+from sim.metrics import quantile
+from traces.record import SERVED, Run
+
+LATENCIES: Final = ("ttft", "tpot", "e2e")
+
+
+@dataclass(frozen=True, slots=True)
+class Slo:
+    """A limit on a latency, of every request or of a percentile.
+
+    Attributes:
+        latency: One of LATENCIES.
+        percentile: 99 for p99; None if each request is to keep the limit.
+        limit_s: The limit.
+    """
+
+    latency: str
+    percentile: float | None
+    limit_s: float
+
+    @property
+    def name(self) -> str:
+        """The limit in words, such as `TTFT p99 <= 2 s`."""
+        level = "" if self.percentile is None else f" p{self.percentile:g}"
+        return f"{self.latency.upper()}{level} ≤ {self.limit_s:g} s"
+
+
+@dataclass(frozen=True, slots=True)
+class Attainment:
+    """How a run fares under a limit.
+
+    Attributes:
+        fraction: Requests that keep it, of those offered; one of a single output token keeps any TPOT.
+        value_s: The percentile that is limited, None if there is none.
+        is_kept: Whether the percentile, or every request, is within the limit.
+    """
+
+    fraction: float
+    value_s: float | None
+    is_kept: bool
+
+
+def parse_slos(texts: Sequence[str]) -> tuple[Slo, ...]:
+    """Return the limits written as `ttft=2` or `ttft_p99=2`, in seconds.
+
+    Raises:
+        ValueError: One is written otherwise.
+    """
+    return tuple(_parse(text) for text in texts)
+
+
+def attainment(run: Run, slo: Slo) -> Attainment:
+    """Return how `run` fares under `slo`."""
+    values_s, is_served = latency_s(run.outcomes, slo.latency), run.outcomes.status == SERVED
+    is_within = values_s <= slo.limit_s
+    if slo.latency == "tpot":
+        is_within |= is_served & (run.outcomes.output_tokens < 2)
+    fraction = float(np.mean(is_within)) if len(values_s) else 0.0
+    if slo.percentile is None:
+        return Attainment(fraction, None, bool(is_within.all()))
+    value_s = quantile(values_s[np.isfinite(values_s)], slo.percentile / 100)
+    return Attainment(fraction, value_s, value_s is not None and value_s <= slo.limit_s)
+
+
+def _parse(text: str) -> Slo:
+    match = re.fullmatch(rf"({'|'.join(LATENCIES)})(?:_p(\d+(?:\.\d+)?))?(?:_s)?=(\S+)", text.strip())
+    try:
+        limit_s = float(match[3]) if match else 0.0
+    except ValueError:
+        limit_s = 0.0
+    percentile = None if match is None or match[2] is None else float(match[2])
+    if match is None or not isfinite(limit_s) or limit_s <= 0 or (percentile or 0) > 100:
+        raise ValueError(f"--slo takes LATENCY=SECONDS, such as ttft=2 or tpot_p99=0.05, got {text!r}")
+    return Slo(match[1], percentile, limit_s)
