@@ -18,9 +18,11 @@ SHIPPED = {
     "deadline": "sim.deadline:Deadline",
     "immediate": "sim.immediate:Immediate",
     "offline": "sim.offline:Offline",
+    "offline-sorted": "sim.offline_sorted:OfflineSorted",
     "pace": "sim.pace:Pace",
     "shortest-first": "sim.shortest_first:ShortestFirst",
     "size-bins": "sim.size_bins:SizeBins",
+    "static-batch": "sim.static_batch:StaticBatch",
 }
 ENTRY_POINTS = "replay.policies"
 

@@ -65,7 +65,7 @@ def read_series(path: Path, column: str, period_s: float | None = None) -> Serie
         OSError: The file cannot be read.
         ValueError: It lacks a column or a row, a cell is no finite number, or times do not ascend.
     """
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:
         rows = csv.DictReader(file)
         there = rows.fieldnames or []
         missing = [name for name in (TIME, column) if name not in there]

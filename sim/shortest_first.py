@@ -21,8 +21,9 @@ class ShortestFirst(Concurrency):
     def decide(self, now_s: float, held: Held, running: int) -> Decision:  # noqa: ARG002
         """Release as many as there are places, shortest first."""
         places = self.most - running
-        return Decision(tuple(nsmallest(places, held, key=_tokens)) if places > 0 else ())
+        return Decision(tuple(nsmallest(places, held, key=expected_tokens)) if places > 0 else ())
 
 
-def _tokens(request: HeldRequest) -> int:
+def expected_tokens(request: HeldRequest) -> int:
+    """Return the tokens of the prompt and of the predicted output; without a prediction, of the prompt."""
     return request.prompt_tokens + (request.predicted_output_tokens or 0)

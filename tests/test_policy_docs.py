@@ -42,4 +42,5 @@ def test_every_shipped_policy_and_its_options_with_their_defaults_are_on_the_pag
     policy: Any = make_policy(name, {})
     for field in (field for field in fields(policy) if field.init):
         value = getattr(policy, field.name)
-        assert f"`{field.name}={'none' if value is None else f'{value:g}'}`" in row
+        shown = "none" if value is None else value if isinstance(value, str) else f"{value:g}"
+        assert f"`{field.name}={shown}`" in row

@@ -18,6 +18,7 @@ from sim.deadline import Deadline
 from sim.guards import check
 from sim.immediate import Immediate
 from sim.offline import Offline
+from sim.offline_sorted import OfflineSorted
 from sim.options import EngineOptions
 from sim.pace import Pace
 from sim.policy import Decision, Held, Policy
@@ -25,6 +26,7 @@ from sim.registry import SHIPPED, make_policy
 from sim.shortest_first import ShortestFirst
 from sim.simulate import simulate
 from sim.size_bins import SizeBins
+from sim.static_batch import StaticBatch
 from sim.summary import summarize
 from traces.record import SERVED, Run
 from traces.trace import Trace
@@ -36,13 +38,16 @@ POLICIES: dict[str, Callable[[], Policy]] = {
     "batch-window of 3": lambda: BatchWindow(window_s=2.0, max_batch=3),
     "concurrency of 2": lambda: Concurrency(most=2),
     "deadline": lambda: Deadline(ttft_s=3.0),
+    "offline-sorted": OfflineSorted,
     "pace": lambda: Pace(interval_s=0.75, jitter_s=0.5),
     "shortest-first of 2": lambda: ShortestFirst(most=2),
     "size-bins": lambda: SizeBins(bin_size=2, max_wait_s=3.0),
+    "static-batch": lambda: StaticBatch(batch_size=3, max_wait_s=2.0),
     "at most 2": AtMost,
     "ticking": Ticking,
     "drawing": Drawing,
 }
+RETIMED = ("offline", "offline-sorted")
 OPTIONS = EngineOptions(max_num_batched_tokens=256, max_num_seqs=8, num_gpu_blocks=64, max_model_len=1000)
 every_policy = pytest.mark.parametrize("name", POLICIES)
 
@@ -82,7 +87,7 @@ def test_every_request_is_served_once_with_its_tokens(name: str, trace: Trace) -
 def test_causes_precede_effects(name: str, trace: Trace) -> None:
     run = replayed(trace, name)
     o, host = run.outcomes, toy_table().host
-    assert (o.arrival_s == (0 if name == "offline" else trace.arrival_s)).all()
+    assert (o.arrival_s == (0 if name in RETIMED else trace.arrival_s)).all()
     assert (o.released_s >= o.arrival_s).all()
     assert (o.first_token_s > o.released_s + host.submit_s + host.output_s + host.deliver_s).all()
     assert ((o.finished_s > o.first_token_s) == (o.output_tokens > 1)).all()
@@ -106,7 +111,7 @@ def test_the_same_replay_twice_is_the_same_to_the_last_bit(name: str, trace: Tra
 @given(trace=traces(), earlier=st.integers(1, 19))
 def test_the_future_does_not_change_the_past(name: str, trace: Trace, earlier: int) -> None:
     """What was released before a request came does not depend on it."""
-    if name == "offline" or earlier >= len(trace):
+    if name in RETIMED or earlier >= len(trace):
         return
     whole = replayed(trace, name).outcomes
     part = replayed(trace.take(np.arange(earlier)), name).outcomes

@@ -21,12 +21,14 @@ from sim.deadline import Deadline
 from sim.driver import Driver
 from sim.immediate import Immediate
 from sim.offline import Offline
+from sim.offline_sorted import OfflineSorted
 from sim.options import EngineOptions
 from sim.pace import Pace
 from sim.policy import Decision, Held, Policy
 from sim.registry import SHIPPED, make_policy
 from sim.shortest_first import ShortestFirst
 from sim.size_bins import SizeBins
+from sim.static_batch import StaticBatch
 from sim.told_costs import ToldCosts
 from traces.record import FAILED, SERVED, UNFINISHED
 from traces.trace import Trace
@@ -46,9 +48,11 @@ POLICIES: dict[str, Callable[[], Policy]] = {
     "batch-window of 0.1 s": lambda: BatchWindow(window_s=0.1),
     "concurrency of 2": lambda: Concurrency(most=2),
     "deadline": lambda: told(Deadline(ttft_s=3.0)),
+    "offline-sorted": OfflineSorted,
     "pace": lambda: Pace(interval_s=0.75, jitter_s=0.5),
     "shortest-first of 2": lambda: ShortestFirst(most=2),
     "size-bins": lambda: SizeBins(bin_size=2, max_wait_s=3.0),
+    "static-batch": lambda: StaticBatch(batch_size=3, max_wait_s=2.0),
     "at most 2": AtMost,
     "ticking": Ticking,
     "drawing": Drawing,
