@@ -53,7 +53,7 @@ def width_of(number: int) -> float:
 
 def text_of(name: str) -> str:
     """Return a name as Plotly shows it letter by letter; it takes some tags otherwise."""
-    return escape(name)
+    return escape(name, quote=False)
 
 
 def scaled(largest: float, unit: str) -> tuple[float, str]:

@@ -14,6 +14,7 @@ import click
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from large_run import large_run
 from toy_run import META, toy_run
 
 from replay.main import main
@@ -22,7 +23,7 @@ from sim.report_figure import log_axis
 from sim.report_guards import GUARDS, judge
 from sim.report_runs import names_of
 from sim.report_slo import Attainment, Slo, attainment, parse_slos
-from traces.record import SERVED, EnergySplit, Meta, Outcomes, Power, ReplicaUse, Run
+from traces.record import EnergySplit, Meta, ReplicaUse, Run
 from traces.record_files import write_run
 
 ROOT = Path(__file__).parents[1]
@@ -58,33 +59,6 @@ class Page(HTMLParser):
             self.scripts[-1] += data
         elif not self._inside:
             self.text += data
-
-
-def large_run(requests: int) -> Run:
-    """Return a run of so many requests, one every 0.2 s, each decoding for 3 s, at 400 W."""
-    arrival_s = 0.2 * np.arange(requests, dtype=np.float64)
-    makespan_s = float(arrival_s[-1] + 3.1)
-    energy_j = 400.0 * makespan_s
-    rng = np.random.default_rng(0)
-    outcomes = Outcomes(
-        request_id=np.arange(requests),
-        arrival_s=arrival_s,
-        released_s=arrival_s,
-        first_token_s=arrival_s + 0.1,
-        finished_s=arrival_s + 3.1,
-        prompt_tokens=rng.integers(10, 4000, requests, dtype=np.int32),
-        output_tokens=rng.integers(2, 600, requests, dtype=np.int32),
-        status=np.full(requests, SERVED, np.uint8),
-        energy_j=np.full(requests, 0.9 * energy_j / requests),
-    )
-    time_s = np.append(np.arange(0.0, makespan_s, 0.1), makespan_s)
-    meta = replace(
-        META,
-        requests=requests,
-        makespan_s=makespan_s,
-        energy=EnergySplit(0.4 * energy_j, 0.5 * energy_j, 0.1 * energy_j),
-    )
-    return Run(meta, outcomes, Power(time_s, 400.0 * time_s))
 
 
 def report(folder: Path, *runs: Run, options: tuple[str, ...] = ()) -> Page:
