@@ -7,11 +7,9 @@ from typing import Any
 import click
 
 from replay.replay_options import POLICY_HELP, announce_compilation
-from replay.sweep_case import case_options
+from replay.sweep_case import LATENCY_HELP, SLO_HELP, case_options
 
 GRID_HELP = "Input to vary, NAME=V1,V2,... or NAME=A..B; repeatable: all combinations are simulated."
-SLO_HELP = "Upper limit on a latency in seconds, like ttft_p99=2; repeatable."
-LATENCY_HELP = "Latency that the front weighs energy against."
 ON_HELP = "Where replays run: on this machine's cores, or on a Ray cluster."
 JOBS_HELP = "Replays at a time.  [default: as many as processors]"
 OUT_HELP = "Folder of the results; those in it are not simulated again."

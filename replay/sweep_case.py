@@ -10,6 +10,8 @@ from replay.replay_options import TABLE_HELP, Command, selection_options
 if TYPE_CHECKING:
     from sim.sweep import Case
 
+SLO_HELP = "Upper limit on a latency in seconds, like ttft_p99=2; repeatable."
+LATENCY_HELP = "Latency that the front weighs energy against."
 FLEET_HELP = "As of `replay run`, where it is not varied."
 
 

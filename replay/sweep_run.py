@@ -10,7 +10,7 @@ import click
 from replay.errors import one_line
 from replay.late_bar import LateBar
 from replay.sweep_jobs import Runner
-from sim.sweep import Case
+from sim.sweep import Case, evaluate
 from sim.sweep_key import Inputs, inputs_of, key_of
 from sim.sweep_result import Result, read_result, write_result
 
@@ -41,8 +41,7 @@ def run_cases(cases: Iterable[Case], out: Path, run: Runner) -> tuple[list[Resul
     for case in cases:
         inputs = inputs_of(case)
         by_key.setdefault(key_of(inputs), (inputs, case))
-    folder = out / RESULTS
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = _folder(out)
     results = {key: kept for key, (inputs, _) in by_key.items() if (kept := _kept(inputs, folder))}
     failures: dict[str, Failure] = {}
     todo = {key: case for key, (_, case) in by_key.items() if key not in results}
@@ -64,6 +63,31 @@ def run_cases(cases: Iterable[Case], out: Path, run: Runner) -> tuple[list[Resul
         raise
     in_order = [key for key in by_key if key in results]
     return [results[key] for key in in_order], list(failures.values())
+
+
+def result_of(case: Case, out: Path) -> Result | None:
+    """Return the result of one case, simulated here and kept if it is not in `out`; None if that cannot be.
+
+    Raises:
+        OSError: A file cannot be read or written.
+    """
+    folder = _folder(out)
+    try:
+        inputs = inputs_of(case)
+        kept = _kept(inputs, folder)
+        if kept is None:
+            kept = Result(inputs, evaluate(case))
+            write_result(kept, folder)
+    except ValueError as error:
+        click.echo(f"left out: {one_line(error)}", err=True)
+        return None
+    return kept
+
+
+def _folder(out: Path) -> Path:
+    folder = out / RESULTS
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _kept(inputs: Inputs, folder: Path) -> Result | None:

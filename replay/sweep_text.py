@@ -84,7 +84,7 @@ def sweep_json(sweep: Sweep) -> str:
 def sweep_text(sweep: Sweep) -> str:
     """Return tables that fit a terminal, of a long one its front alone."""
     blocks = [_block(workload, rows, sweep) for workload, rows in sweep.ranked.items()]
-    legend = [line for mark, meaning in _legend(sweep) for line in _wrapped(f"{mark} {meaning}")]
+    legend = [line for mark, meaning in _legend(sweep) for line in wrapped(f"{mark} {meaning}")]
     return "\n\n".join([*blocks, "\n".join(legend)])
 
 
@@ -119,7 +119,7 @@ def _block(workload: str, rows: Sequence[Ranked], sweep: Sweep) -> str:
         lines += [f"{cells}  {first}", *(" " * (len(cells) + 2) + line for line in rest)]
     if len(shown) < len(rows):
         lines.append(f"   {len(rows) - len(shown)} more are in sweep.md")
-    return "\n".join([*lines, *_wrapped(_choice(rows, sweep))])
+    return "\n".join([*lines, *wrapped(_choice(rows, sweep))])
 
 
 def _choice(rows: Sequence[Ranked], sweep: Sweep) -> str:
@@ -139,7 +139,8 @@ def _legend(sweep: Sweep) -> Iterator[tuple[str, str]]:
         yield "x", "broke a guard"
 
 
-def _wrapped(line: str) -> list[str]:
+def wrapped(line: str) -> list[str]:
+    """Return the line as lines that fit a terminal."""
     return wrap(line, WIDTH, subsequent_indent="  ")
 
 

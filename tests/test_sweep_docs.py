@@ -23,7 +23,7 @@ def test_the_python_shown_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 0 < sum(names["on_front"]) < 4
 
 
-@pytest.mark.parametrize("name", ["sweep"])
+@pytest.mark.parametrize("name", ["sweep", "optimize"])
 def test_every_option_is_on_the_page(name: str) -> None:
     command = main.get_command(click.Context(main), name)
     assert command is not None

@@ -1,0 +1,78 @@
+"""`replay optimize`: search the numeric options of a policy for the least energy that keeps the SLOs."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from replay.replay_options import POLICY_HELP, announce_compilation
+from replay.sweep_case import LATENCY_HELP, SLO_HELP, case_options
+
+OVER_HELP = "Number to search, NAME=A..B: whole numbers, or 0.0..30.0 for any; repeatable."
+TRIALS_HELP = "Replays to try, those of earlier calls included."
+OUT_HELP = "Folder of the search; given again, it goes on."
+
+
+@click.command(short_help="Search a policy's options for the least energy within SLOs.")
+@click.argument("trace", type=click.Path(path_type=Path))
+@click.option("--policy", default="immediate", show_default=True, metavar="P", help=POLICY_HELP)
+@click.option(
+    "--set", "settings", multiple=True, metavar="K=V", help="Option of the policy that is not searched."
+)
+@click.option("--over", multiple=True, required=True, metavar="NAME=A..B", help=OVER_HELP)
+@click.option("--slo", "slos", multiple=True, metavar="LATENCY=S", help=SLO_HELP)
+@click.option(
+    "--trials", type=click.IntRange(min=1), default=50, show_default=True, metavar="N", help=TRIALS_HELP
+)
+@click.option("--latency", default="e2e_p99", show_default=True, metavar="LATENCY", help=LATENCY_HELP)
+@case_options
+@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help=OUT_HELP)
+@click.option("--json", "as_json", is_flag=True, help="Print the best and the default as one JSON object.")
+def cli(
+    trace: Path,
+    policy: str,
+    settings: tuple[str, ...],
+    over: tuple[str, ...],
+    slos: tuple[str, ...],
+    trials: int,
+    latency: str,
+    out: Path,
+    as_json: bool,
+    **common: Any,
+) -> None:
+    """Search the ranges given by --over for the least energy per request that keeps every --slo.
+
+    The trials go one after the other, each chosen from what those before it came to. Each is kept, as a sweep
+    keeps its results. docs/sweep.md tells more.
+    """
+    from dataclasses import replace
+
+    from replay.late_bar import LateBar
+    from replay.optimum import optimum_json, optimum_of, optimum_text
+    from replay.study import Problem, search
+    from replay.sweep_case import common_case
+    from replay.sweep_run import result_of
+    from replay.sweep_text import write_sweep
+    from sim.settings import split_pair
+    from sim.sweep_front import known_latency, parse_slo
+    from sim.sweep_grid import parse_span
+
+    base = replace(
+        common_case(trace, **common),
+        policy=policy,
+        settings=dict(split_pair(pair.replace("-", "_"), "--set") for pair in settings),
+    )
+    problem = Problem(base, [parse_span(text) for text in over], [parse_slo(text) for text in slos])
+    problem.check()
+    against = known_latency(latency)
+    announce_compilation()
+    default = result_of(base, out)
+    with LateBar(trials, "searching") as bar:
+        results = []
+        for result in search(problem, trials, out, lambda case: result_of(case, out)):
+            results.append(result)
+            bar.advance(1)
+    optimum = optimum_of(default, results, against, problem.slos)
+    write_sweep(optimum.sweep, out)
+    click.echo(optimum_json(optimum) if as_json else optimum_text(optimum))
+    click.echo(f"All trials are in {out}", err=True)

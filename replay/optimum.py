@@ -1,0 +1,108 @@
+"""What a search found: the best of its trials beside the policy's default."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+
+from replay.printing import quantity
+from replay.sweep_text import Sweep, sweep_text, wrapped
+from sim.sweep_front import Slo, latency_s
+from sim.sweep_key import key_of
+from sim.sweep_plot import words
+from sim.sweep_ranking import Ranked, best, rank
+from sim.sweep_result import Result
+
+
+@dataclass(frozen=True, slots=True)
+class Optimum:
+    """The least energy that keeps the SLOs.
+
+    Attributes:
+        sweep: The default, if it could be simulated, and all trials, each once, in order.
+        trials: How many trials there were.
+        best: The best of them all.
+        default: What nothing searched comes to, None if it could not be simulated.
+    """
+
+    sweep: Sweep
+    trials: int
+    best: Ranked
+    default: Ranked | None
+
+    @property
+    def energy_fraction(self) -> float | None:
+        """The best's energy per request over the default's, less 1; None without a valid default."""
+        if self.default is None or not self.default.result.summary.energy_valid:
+            return None
+        default_j = self.default.result.summary.energy_j_per_request
+        best_j = self.best.result.summary.energy_j_per_request
+        return None if default_j is None or best_j is None else best_j / default_j - 1
+
+
+def optimum_of(
+    default: Result | None, trials: Sequence[Result | None], latency: str, slos: Sequence[Slo]
+) -> Optimum:
+    """Return the best.
+
+    Args:
+        default: What nothing searched comes to, None if it could not be simulated.
+        trials: Likewise of each trial.
+        latency: For the front.
+        slos: What has to be kept.
+
+    Raises:
+        ValueError: None of them is valid and keeps every SLO; it names the one nearest to that.
+    """
+    once = {key_of(result.inputs): result for result in (default, *trials) if result is not None}
+    if not once:
+        raise ValueError("no trial could be simulated; the lines above say why")
+    ranked = rank([*once.values()], latency, slos)
+    (rows,) = ranked.values()
+    chosen = best(rows)
+    if chosen is None:
+        raise ValueError(f"none of {len(trials)} trials keeps the SLOs{_nearest(rows, slos)}")
+    of_default = (one for one in rows if default is not None and one.result.inputs == default.inputs)
+    return Optimum(Sweep(ranked, latency, slos, ()), len(trials), chosen, next(of_default, None))
+
+
+def optimum_text(optimum: Optimum) -> str:
+    """Return the best and the default as a table that fits a terminal."""
+    ((workload, rows),) = optimum.sweep.ranked.items()
+    shown = [one for one in rows if one is optimum.best or one is optimum.default]
+    table = sweep_text(replace(optimum.sweep, ranked={f"{workload}, {optimum.trials} trials": shown}))
+    if optimum.default is None or optimum.energy_fraction is None:
+        return table
+    if optimum.best is optimum.default:
+        return f"{table}\n\nNo trial is better than the default."
+    less = f"{abs(100 * optimum.energy_fraction):.1f} % {'less' if optimum.energy_fraction < 0 else 'more'}"
+    missed = f", which violates {', '.join(optimum.default.violates)}" if optimum.default.violates else ""
+    return "\n".join(
+        [table, "", *wrapped(f"That is {less} than the default, {optimum.default.name}{missed}.")]
+    )
+
+
+def optimum_json(optimum: Optimum) -> str:
+    """Return the best and the default as one JSON object."""
+    values = {
+        "trials": optimum.trials,
+        "slos": {slo.latency: slo.limit_s for slo in optimum.sweep.slos},
+        "best": asdict(optimum.best.result),
+        "default": None if optimum.default is None else asdict(optimum.default.result),
+        "energy_fraction": optimum.energy_fraction,
+    }
+    return json.dumps(values, allow_nan=False, default=str)
+
+
+def _nearest(rows: Sequence[Ranked], slos: Sequence[Slo]) -> str:
+    """Say by how much the valid one that violates the SLOs least does so."""
+    valid = [one for one in rows if one.result.summary.energy_valid]
+    if not valid:
+        return " with a run that breaks no guard; widen --over"
+    nearest = min(valid, key=lambda one: max(slo.excess(one.result.summary) for slo in slos))
+    summary = nearest.result.summary
+    missed = (
+        f"{words(slo.latency)} {quantity(latency_s(summary, slo.latency), 's')} > {slo.limit_s:g} s"
+        for slo in slos
+        if slo.excess(summary) > 0
+    )
+    return f"; the nearest, {nearest.name}, has {' and '.join(missed)}: widen --over or loosen --slo"
