@@ -19,6 +19,7 @@ function template() {
     legend: {orientation: "h", x: 0, xanchor: "left", y: 1, yanchor: "bottom"},
     modebar: {bgcolor: "rgba(0,0,0,0)", color: color("faint"), activecolor: color("text")},
     xaxis: axis, yaxis: axis,
+    updatemenudefaults: {bgcolor: color("panel"), bordercolor: color("rule")},
   }};
 }
 
@@ -77,4 +78,6 @@ for (const [key, figure] of Object.entries(figures)) {
   draw(key, together(most));
   if (isOverTime) document.getElementById(key).on("plotly_relayout", () => refine(key));
 }
-dark.addEventListener("change", () => Object.keys(figures).forEach((key) => draw(key, figures[key].count)));
+dark.addEventListener("change", () => {
+  for (const key of Object.keys(figures)) Plotly.relayout(key, {template: template()});
+});

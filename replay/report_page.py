@@ -8,10 +8,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from replay.report_sweep_table import sweep_headings, sweep_lines, sweep_note
 from replay.report_table import Line, fact_lines, guard_lines, summary_lines
 from sim.report_figure import Figure, color_of
+from sim.report_figures import figures_of
 from sim.report_runs import Reported
 from sim.report_slo import Slo
+from sim.report_sweep import Workload, sweep_figure
 
 HERE = Path(__file__).parent
 MISSING_EXTRA = "reports need plotly and jinja2, which are not installed; pip install 'replay[report]'"
@@ -27,8 +30,18 @@ class Column:
     invalid_reasons: tuple[str, ...]
 
 
-def page_of(runs: Sequence[Reported], figures: Sequence[Figure], slos: Sequence[Slo]) -> str:
-    """Return the page with the tables of `runs` and with `figures`, the same bytes for the same records.
+@dataclass(frozen=True, slots=True)
+class SweepPart:
+    """A workload of a sweep in the page: its figure and its table, and what that leaves out."""
+
+    figure: Figure
+    headings: tuple[str, ...]
+    lines: list[Line]
+    note: str
+
+
+def page_of(runs: Sequence[Reported], workloads: Sequence[Workload], slos: Sequence[Slo]) -> str:
+    """Return the page with `runs` and the `workloads` of sweeps, the same bytes for the same records.
 
     Raises:
         ValueError: Plotly or Jinja is missing.
@@ -40,22 +53,25 @@ def page_of(runs: Sequence[Reported], figures: Sequence[Figure], slos: Sequence[
     except ImportError as error:
         raise ValueError(MISSING_EXTRA) from error
     plotly, script, style = get_plotlyjs(), _part("js"), _part("css")
+    figures = figures_of(runs, slos)
+    sweeps = [_sweep(workload, number) for number, workload in enumerate(workloads)]
     environment = Environment(autoescape=True, undefined=StrictUndefined)
     page: str = environment.from_string(_part("html")).render(
-        title=_title(runs),
+        title=_title(runs, workloads),
         subtitle=_subtitle(runs),
         runs=[
             Column(one.name, color_of(number), one.run.meta.notes, one.invalid_reasons)
             for number, one in enumerate(runs)
         ],
         figures=figures,
+        sweeps=sweeps,
         **_tables(runs, slos),
         version=_version(),
         style=Markup(style),
         plotly=Markup(plotly),
         script=Markup(script),
         script_hashes=" ".join(map(_hash, (plotly, script))),
-        figures_json=Markup(_json_of(figures)),
+        figures_json=Markup(_json_of([*figures, *(sweep.figure for sweep in sweeps)])),
     )
     return page
 
@@ -66,10 +82,17 @@ def _tables(runs: Sequence[Reported], slos: Sequence[Slo]) -> dict[str, list[Lin
     return {"summary": summary_lines(runs, slos), "guards": guard_lines(runs), "facts": fact_lines(runs)}
 
 
-def _title(runs: Sequence[Reported]) -> str:
+def _sweep(workload: Workload, number: int) -> SweepPart:
+    figure = sweep_figure(workload, f"sweep{number}")
+    return SweepPart(figure, sweep_headings(), sweep_lines(workload), sweep_note(workload))
+
+
+def _title(runs: Sequence[Reported], workloads: Sequence[Workload]) -> str:
+    if not runs:
+        return f"Sweep of {', '.join(workload.name for workload in workloads)}"
     traces = dict.fromkeys(one.run.meta.trace_name for one in runs)
     names = " against ".join(one.name for one in runs) if len(runs) < 4 else f"{len(runs)} runs"
-    return f"{', '.join(traces)}: {names}" if runs else "A sweep"
+    return f"{', '.join(traces)}: {names}"
 
 
 def _subtitle(runs: Sequence[Reported]) -> str:
