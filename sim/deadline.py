@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from math import inf
 
 from sim.policy import Decision, Held, HeldRequest
-from sim.prefill_time import PrefillTime, Prompts
+from sim.service_time import Prompts, ServiceTime, told
 from sim.told_costs import ToldCosts
 
 
@@ -26,7 +26,7 @@ class Deadline:
     ttft_s: float = 2.0
     tpot_s: float = 0.05
     margin_s: float = 0.1
-    _prefill: PrefillTime | None = field(default=None, init=False, repr=False)
+    _times: ServiceTime | None = field(default=None, init=False, repr=False)
     _prompts: Prompts = field(default_factory=Prompts, init=False, repr=False)
     _step_tokens: int = field(default=0, init=False, repr=False)
     _step_due_s: float = field(default=inf, init=False, repr=False)
@@ -44,7 +44,7 @@ class Deadline:
 
     def learn_costs(self, costs: ToldCosts) -> None:
         """Estimate by these costs from now on."""
-        self._prefill = PrefillTime(costs)
+        self._times = ServiceTime(costs)
 
     def decide(self, now_s: float, held: Held, running: int) -> Decision:
         """Release all when the earliest latest release has come, else wake then."""
@@ -55,8 +55,8 @@ class Deadline:
         if now_s < self._latest_s:
             return Decision(wake_at_s=self._latest_s)
         self._busy_until_s = max(now_s, self._busy_until_s) + self._prefill_s(running)
-        self._prompts = Prompts()
-        self._step_tokens, self._step_due_s, self._full_steps_s = 0, inf, inf
+        self._prompts, self._step_tokens = Prompts(), 0
+        self._step_due_s = self._full_steps_s = self._latest_s = inf
         return Decision(tuple(held))
 
     def _take_in(self, request: HeldRequest, running: int) -> None:
@@ -64,8 +64,7 @@ class Deadline:
 
         A first token comes at the end of the step that holds its prompt's last token, whoever else is in it.
         """
-        prefill = self._told()
-        budget = prefill.step_tokens(running + self._prompts.count)
+        budget = told(self._times).step_tokens(running + self._prompts.count)
         if self._step_tokens + request.prompt_tokens > budget:
             self._full_steps_s, self._step_due_s = self._latest_s, inf
         self._step_tokens = (self._step_tokens + request.prompt_tokens) % budget
@@ -87,9 +86,4 @@ class Deadline:
 
     def _prefill_s(self, running: int) -> float:
         tokens_each = self._seen.tokens // self._seen.count
-        return self._told().seconds(self._prompts, running, tokens_each)
-
-    def _told(self) -> PrefillTime:
-        if self._prefill is None:
-            raise ValueError("policy deadline was not told what the engine costs; call learn_costs first")
-        return self._prefill
+        return told(self._times).first_tokens_s(self._prompts, running, tokens_each)

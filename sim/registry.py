@@ -9,11 +9,13 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from sim.chain import Chain
 from sim.policy import Policy
 from sim.settings import parse_settings, settings_of
 
 SHIPPED = {
     "batch-window": "sim.batch_window:BatchWindow",
+    "carbon-aware": "sim.carbon_aware:CarbonAware",
     "concurrency": "sim.concurrency:Concurrency",
     "deadline": "sim.deadline:Deadline",
     "immediate": "sim.immediate:Immediate",
@@ -23,6 +25,7 @@ SHIPPED = {
     "shortest-first": "sim.shortest_first:ShortestFirst",
     "size-bins": "sim.size_bins:SizeBins",
     "static-batch": "sim.static_batch:StaticBatch",
+    "valley-fill": "sim.valley_fill:ValleyFill",
 }
 ENTRY_POINTS = "replay.policies"
 
@@ -36,13 +39,18 @@ def make_policy(name: str, options: Mapping[str, str], seed: int = 0) -> Policy:
     """Return a fresh policy.
 
     Args:
-        name: A shipped policy, an entry point of the group `replay.policies`, or `file.py:Class`.
-        options: The policy's fields as text, as `--set` gives them.
+        name: A shipped policy, an entry point of the group `replay.policies`, or `file.py:Class`; or several,
+            joined by `+`, each behind the one before.
+        options: The policy's fields as text, as `--set` gives them; of several policies, an option is that of
+            all that have it, or of one: `deadline.ttft_s`.
         seed: Value of the policy's field `seed`, if it has one that `options` does not set.
 
     Raises:
         ValueError: There is no such policy or field, or a value is refused.
     """
+    members = _members(name)
+    if len(members) > 1:
+        return _make_chain(members, options, seed)
     policy_class = _find_class(name)
     values = parse_settings(policy_class, options, f"policy {name}")
     if "seed" in settings_of(policy_class):
@@ -55,16 +63,25 @@ def make_policy(name: str, options: Mapping[str, str], seed: int = 0) -> Policy:
 
 
 def settings_of_policy(name: str) -> dict[str, Any]:
-    """Return the options that a policy has, by name with their types.
+    """Return the options that a policy has, by name with their types; of several policies, those of all.
 
     Raises:
         ValueError: There is no such policy.
     """
-    return settings_of(_find_class(name))
+    kinds: dict[str, Any] = {}
+    for member in _members(name):
+        kinds |= settings_of(_find_class(member))
+    return kinds
 
 
 def options_of(policy: Policy) -> dict[str, Any]:
-    """Return the policy's settings by name, as a run record keeps them."""
+    """Return the policy's settings by name, as a run record keeps them; of several, `deadline.ttft_s`."""
+    if isinstance(policy, Chain):
+        return {
+            name if isinstance(member, Chain) else f"{member_name}.{name}": value
+            for member_name, member in zip(policy.names, policy.policies, strict=True)
+            for name, value in options_of(member).items()
+        }
     if not is_dataclass(policy) or isinstance(policy, type):
         return {}
     return {name: getattr(policy, name) for name in settings_of(type(policy))}
@@ -72,8 +89,34 @@ def options_of(policy: Policy) -> dict[str, Any]:
 
 def name_of(policy: Policy) -> str:
     """Return the shipped policy's name, or that of the class."""
+    if isinstance(policy, Chain):
+        return "+".join(policy.names)
     where = f"{type(policy).__module__}:{type(policy).__name__}"
     return next((name for name, address in SHIPPED.items() if address == where), type(policy).__name__)
+
+
+def _members(name: str) -> list[str]:
+    """Return the names that `+` joins; a file whose path has a `+` is one."""
+    return [name] if Path(name.rpartition(":")[0]).is_file() else name.split("+")
+
+
+def _make_chain(members: list[str], options: Mapping[str, str], seed: int) -> Policy:
+    if len(set(members)) < len(members):
+        raise ValueError(f"policy {'+'.join(members)}: each policy can stand in a chain once")
+    given: dict[str, dict[str, str]] = {member: {} for member in members}
+    for typed, text in options.items():
+        only, _, option = typed.rpartition(".")
+        owners = [only] if only else [m for m in members if option.replace("-", "_") in settings_of_policy(m)]
+        if not owners or owners[0] not in given:
+            there = ", ".join(f"{m}.{name}" for m in members for name in settings_of_policy(m))
+            raise ValueError(f"policy {'+'.join(members)} has no option {typed!r}; it has {there}")
+        for owner in owners:
+            given[owner][option] = text
+    policy = make_policy(members[-1], given[members[-1]], seed)
+    for place in range(len(members) - 2, -1, -1):
+        outer = make_policy(members[place], given[members[place]], seed)
+        policy = Chain((members[place], "+".join(members[place + 1 :])), (outer, policy))
+    return policy
 
 
 def _find_class(name: str) -> Callable[..., Any]:

@@ -57,6 +57,14 @@ def test_a_lone_request_waits_its_target_less_margin_and_prefill() -> None:
     assert 1.75 - at_once_s - 0.01 < held_s < 1.75 - at_once_s + 1e-9
 
 
+def test_a_prompt_longer_than_a_step_waits_too() -> None:
+    options = EngineOptions(max_num_batched_tokens=256, max_num_seqs=8)
+    trace = toy_trace([0.0, 5.0, 10.0], [300, 300, 700])
+    outcomes = simulate(trace, Deadline(2.0), options, toy_table()).outcomes
+    assert (metrics.ttft_s(outcomes) > 1.8).all()
+    assert (metrics.ttft_s(outcomes) < 2.0).all()
+
+
 def test_prompts_that_cannot_be_in_time_go_at_once() -> None:
     trace = toy_trace([float(second) for second in range(20)], 60_000)
     outcomes = replayed(trace, Deadline(2.0))
@@ -108,7 +116,7 @@ def test_an_arrival_is_looked_at_once_however_many_are_held() -> None:
 def test_without_a_table_it_is_refused() -> None:
     with pytest.raises(ValueError, match="policy Deadline estimates by a cost table, there is none"):
         tell_costs(Deadline(), None)
-    with pytest.raises(ValueError, match="policy deadline was not told what the engine costs"):
+    with pytest.raises(ValueError, match="was not told what the engines cost; call learn_costs first"):
         Gateway(Deadline()).arrive(HeldRequest(0, 0.0, 10), 0.0)
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_engine import ToyEngine
-from toy_policies import AtMost
+from toy_policies import NEEDED, AtMost
 from toy_trace import toy_trace, traces
 
 from sim.arrivals import requests_of
@@ -151,7 +151,7 @@ def test_options_are_read_by_their_types() -> None:
 @pytest.mark.parametrize("name", sorted(SHIPPED))
 def test_every_shipped_policy_can_be_made_by_name_and_tells_it(name: str) -> None:
     assert name in policy_names()
-    assert name_of(make_policy(name, {})) == name
+    assert name_of(make_policy(name, NEEDED.get(name, {}))) == name
 
 
 def test_an_unknown_policy_names_those_there_are() -> None:

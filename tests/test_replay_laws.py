@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy_policies import AtMost, Drawing, Ticking
+from toy_policies import GRID, NEEDED, AtMost, Drawing, Ticking
 from toy_table import toy_table
 from toy_trace import toy_trace, traces
 
 from sim import metrics
 from sim.batch_window import BatchWindow
+from sim.carbon_aware import CarbonAware
 from sim.concurrency import Concurrency
 from sim.deadline import Deadline
 from sim.guards import check
@@ -28,6 +29,7 @@ from sim.simulate import simulate
 from sim.size_bins import SizeBins
 from sim.static_batch import StaticBatch
 from sim.summary import summarize
+from sim.valley_fill import ValleyFill
 from traces.record import SERVED, Run
 from traces.trace import Trace
 
@@ -43,6 +45,9 @@ POLICIES: dict[str, Callable[[], Policy]] = {
     "shortest-first of 2": lambda: ShortestFirst(most=2),
     "size-bins": lambda: SizeBins(bin_size=2, max_wait_s=3.0),
     "static-batch": lambda: StaticBatch(batch_size=3, max_wait_s=2.0),
+    "carbon-aware": lambda: CarbonAware(GRID),
+    "valley-fill": ValleyFill,
+    "deadline+size-bins": lambda: make_policy("deadline+size-bins", {"ttft_s": "3"}),
     "at most 2": AtMost,
     "ticking": Ticking,
     "drawing": Drawing,
@@ -58,7 +63,7 @@ def replayed(trace: Trace, name: str) -> Run:
 
 def test_every_shipped_policy_is_under_these_laws() -> None:
     tested = {type(make()) for make in POLICIES.values()}
-    assert {type(make_policy(name, {})) for name in SHIPPED} <= tested
+    assert {type(make_policy(name, NEEDED.get(name, {}))) for name in SHIPPED} <= tested
 
 
 @every_policy

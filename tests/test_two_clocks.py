@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_engine import FIRST_TOKEN_S, ToyEngine, ToyLiveEngine, service_s
-from toy_policies import AtMost, Drawing, Ticking
+from toy_policies import GRID, NEEDED, AtMost, Drawing, Ticking
 from toy_table import toy_table
 from toy_trace import toy_trace, traces
 from virtual_loop import VirtualLoop, run_virtually
@@ -16,6 +16,7 @@ from virtual_loop import VirtualLoop, run_virtually
 from backends.live import LiveReplay
 from sim.arrivals import as_offered
 from sim.batch_window import BatchWindow
+from sim.carbon_aware import CarbonAware
 from sim.concurrency import Concurrency
 from sim.deadline import Deadline
 from sim.driver import Driver
@@ -29,13 +30,14 @@ from sim.registry import SHIPPED, make_policy
 from sim.shortest_first import ShortestFirst
 from sim.size_bins import SizeBins
 from sim.static_batch import StaticBatch
-from sim.told_costs import ToldCosts
+from sim.told_costs import ToldCosts, tell_costs
+from sim.valley_fill import ValleyFill
 from traces.record import FAILED, SERVED, UNFINISHED
 from traces.trace import Trace
 
 
-def told(policy: Deadline) -> Deadline:
-    policy.learn_costs(ToldCosts(toy_table(), EngineOptions()))
+def told(policy: Policy) -> Policy:
+    tell_costs(policy, ToldCosts(toy_table(), EngineOptions()))
     return policy
 
 
@@ -53,6 +55,9 @@ POLICIES: dict[str, Callable[[], Policy]] = {
     "shortest-first of 2": lambda: ShortestFirst(most=2),
     "size-bins": lambda: SizeBins(bin_size=2, max_wait_s=3.0),
     "static-batch": lambda: StaticBatch(batch_size=3, max_wait_s=2.0),
+    "carbon-aware": lambda: CarbonAware(GRID),
+    "valley-fill": lambda: told(ValleyFill()),
+    "deadline+size-bins": lambda: told(make_policy("deadline+size-bins", {"ttft_s": "3"})),
     "at most 2": AtMost,
     "ticking": Ticking,
     "drawing": Drawing,
@@ -65,7 +70,7 @@ ROUNDED = ("ticking", "at most 2", "drawing", "concurrency of 2", "shortest-firs
 
 def test_every_shipped_policy_is_among_those_tested() -> None:
     tested = {type(make()) for make in POLICIES.values()}
-    assert {type(make_policy(name, {})) for name in SHIPPED} <= tested
+    assert {type(make_policy(name, NEEDED.get(name, {}))) for name in SHIPPED} <= tested
 
 
 @pytest.mark.parametrize("name", POLICIES)

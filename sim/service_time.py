@@ -1,4 +1,4 @@
-"""How long prompts take to their first tokens, estimated from a cost table: for policies, in O(1)."""
+"""How long tokens take, estimated from a cost table: for policies, in O(1)."""
 
 from dataclasses import dataclass
 from math import ceil
@@ -34,32 +34,37 @@ class Prompts:
         self.pairs += prompt_tokens * (prompt_tokens + 1) / 2
 
 
-class PrefillTime:
-    """Estimates when the last of some prompts gives its first token, counted from their release.
+class ServiceTime:
+    """Estimates the latencies of engines that are told a few numbers of what they hold.
 
     Cautious: the GPU's clock is capped from the start, no prefix is cached, all decode beside the prompts
-    for the whole time. Replicas share the prompts evenly.
+    for the whole time. Replicas share the requests evenly.
     """
 
     def __init__(self, costs: ToldCosts) -> None:
         """Estimate by these costs."""
         self._costs = costs
-        self.seconds(Prompts(1, 1, 1.0), 1, 1)  # compiles, if nothing has
+        self.first_tokens_s(Prompts(1, 1, 1.0), 1, 1)  # compiles, if nothing has
 
     def step_tokens(self, running: int) -> int:
         """Return how many prompt tokens the replicas prefill in one step each, beside `running` requests."""
         options, replicas = self._costs.options, self._costs.replicas
         return replicas * max(options.max_num_batched_tokens - ceil(running / replicas), 1)
 
-    def seconds(self, prompts: Prompts, running: int, tokens_each: int) -> float:
-        """Return the time to the last first token.
+    def output_token_s(self, running: int, tokens_each: int) -> float:
+        """Return the time of a step in which `running` requests of so many tokens decode, at least one."""
+        seqs = min(ceil(running / self._costs.replicas), self._costs.options.max_num_seqs)
+        return self._step_s(0, 0, 0.0, seqs, seqs * tokens_each)
+
+    def first_tokens_s(self, prompts: Prompts, running: int, tokens_each: int) -> float:
+        """Return the time from the release of some prompts to the last of their first tokens.
 
         Args:
             prompts: At least one, on idle or decoding engines.
             running: Requests that decode meanwhile.
             tokens_each: Their mean tokens of KV.
         """
-        c, h, options = self._costs.table.coefficients, self._costs.table.host, self._costs.options
+        h, options = self._costs.table.host, self._costs.options
         count = ceil(prompts.count / self._costs.replicas)
         share = count / prompts.count
         tokens = ceil(prompts.tokens * share)
@@ -67,13 +72,28 @@ class PrefillTime:
         kv_tokens = decoding * tokens_each
         budget = max(options.max_num_batched_tokens - decoding, 1)
         steps = ceil(tokens / budget)
-        spent = np.array([c.allowance_j, 1.0])
-        gpu_s = step_cost(c, spent, count + steps - 1, tokens, prompts.pairs * share, decoding, kv_tokens)[0]
+        gpu_s = self._step_s(count + steps - 1, tokens, prompts.pairs * share, decoding, kv_tokens)
         if running:
-            waited = steps - 1 + STEPS_UNDER_WAY
-            gpu_s += waited * step_cost(c, spent, 0, 0, 0.0, decoding, kv_tokens)[0]
+            gpu_s += (steps - 1 + STEPS_UNDER_WAY) * self._step_s(0, 0, 0.0, decoding, kv_tokens)
         launched_s = steps * launch_s(h, count, min(tokens, budget), decoding)
         sent_s = h.submit_s + h.submit_token_s * tokens + h.send_s * prompts.count
         begun_s = h.wake_s + lead_s(h, count, tokens, decoding)
         seen_s = h.output_s + process_s(h, count + decoding) + h.deliver_s
         return sent_s + begun_s + max(gpu_s, launched_s) + seen_s
+
+    def _step_s(self, chunks: int, tokens: int, pairs: float, decoding: int, kv_tokens: int) -> float:
+        """Return the GPU's time for a step of any size, the allowance spent."""
+        c = self._costs.table.coefficients
+        spent = np.array([c.allowance_j, 1.0])
+        return step_cost(c, spent, chunks, tokens, pairs, decoding, kv_tokens)[0]
+
+
+def told(times: ServiceTime | None) -> ServiceTime:
+    """Return the estimates of a policy, refused if it has none yet.
+
+    Raises:
+        ValueError: The policy was not told what the engines cost.
+    """
+    if times is None:
+        raise ValueError("a policy that estimates was not told what the engines cost; call learn_costs first")
+    return times
