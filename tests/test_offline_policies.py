@@ -100,7 +100,7 @@ def test_a_threshold_or_a_period_says_which_hours_are_low() -> None:
     trace = replace(toy_trace([0.0, 7.0]), is_offline=np.array([True, True]))
 
     def released_s(**options: float) -> list[float]:
-        return Driver(trace, CarbonAware(GRID, **options), ToyEngine(trace)).run().tolist()
+        return list(Driver(trace, CarbonAware(GRID, **options), ToyEngine(trace)).run())
 
     assert released_s(below_g_per_kwh=300.0) == [2.0, 12.0]
     assert released_s(below_g_per_kwh=90.0) == [12.0, 12.0]
