@@ -48,7 +48,7 @@ def make_policy(name: str, options: Mapping[str, str], seed: int = 0) -> Policy:
     Raises:
         ValueError: There is no such policy or field, or a value is refused.
     """
-    members = _members(name)
+    members = members_of(name)
     if len(members) > 1:
         return _make_chain(members, options, seed)
     policy_class = _find_class(name)
@@ -62,6 +62,11 @@ def make_policy(name: str, options: Mapping[str, str], seed: int = 0) -> Policy:
     return policy
 
 
+def members_of(name: str) -> list[str]:
+    """Return the names that `+` joins; a file whose path has a `+` is one."""
+    return [name] if Path(name.rpartition(":")[0]).is_file() else name.split("+")
+
+
 def settings_of_policy(name: str) -> dict[str, Any]:
     """Return the options that a policy has, by name with their types; of several policies, those of all.
 
@@ -69,7 +74,7 @@ def settings_of_policy(name: str) -> dict[str, Any]:
         ValueError: There is no such policy.
     """
     kinds: dict[str, Any] = {}
-    for member in _members(name):
+    for member in members_of(name):
         kinds |= settings_of(_find_class(member))
     return kinds
 
@@ -93,11 +98,6 @@ def name_of(policy: Policy) -> str:
         return "+".join(policy.names)
     where = f"{type(policy).__module__}:{type(policy).__name__}"
     return next((name for name, address in SHIPPED.items() if address == where), type(policy).__name__)
-
-
-def _members(name: str) -> list[str]:
-    """Return the names that `+` joins; a file whose path has a `+` is one."""
-    return [name] if Path(name.rpartition(":")[0]).is_file() else name.split("+")
 
 
 def _make_chain(members: list[str], options: Mapping[str, str], seed: int) -> Policy:

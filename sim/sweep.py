@@ -9,7 +9,7 @@ from pathlib import Path
 from sim.length_prediction import predict_lengths
 from sim.options import ALIASES, EngineOptions, FleetOptions, from_strings, options_among
 from sim.policy import Policy
-from sim.registry import make_policy, settings_of_policy
+from sim.registry import make_policy, members_of, settings_of_policy
 from sim.settings import parse_settings
 from sim.simulate import simulate
 from sim.summary import Summary, summarize
@@ -74,8 +74,11 @@ class Case:
         Raises:
             ValueError: There is no such option, or its value is refused.
         """
-        fleet = FleetOptions(**parse_settings(FleetOptions, self.fleet, "the fleet"))
-        return replace(fleet, router=FleetOptions().router) if fleet.replicas == 1 else fleet
+        given = parse_settings(FleetOptions, self.fleet, "the fleet")
+        if given.get("replicas", 1) == 1 and given.keys() <= {"replicas", "router"}:
+            FleetOptions(**{**given, "replicas": 2})  # refuses a router that there is not
+            return FleetOptions()
+        return FleetOptions(**given)
 
     def read_trace(self) -> Trace:
         """Return the requests, with what the policy is told of their outputs.
@@ -109,7 +112,8 @@ def combinations(
         for values in product(*(axis.values for axis in own)):
             case = replace(base, trace=trace, policy=policy)
             for axis, value in zip(own, values, strict=True):
-                case = put(case, axis.name, value)
+                is_of_member = axis.policy not in (None, policy)
+                case = put(case, f"{axis.policy}.{axis.name}" if is_of_member else axis.name, value)
             yield case
 
 
@@ -119,7 +123,7 @@ def put(case: Case, name: str, value: str) -> Case:
     Raises:
         ValueError: There is no such input, or the value does not parse.
     """
-    if name in settings_of_policy(case.policy):
+    if name.rpartition(".")[2] in settings_of_policy(case.policy):
         return replace(case, settings={**case.settings, name: value})
     if name in _fleet_names():
         return replace(case, fleet={**case.fleet, name: value})
@@ -149,7 +153,7 @@ def _check(axes: Sequence[Axis], policies: Sequence[str]) -> None:
     for axis in axes:
         if names.count((axis.policy, axis.name)) > 1:
             raise ValueError(f"--grid {axis.name} is given twice; give all its values at once")
-        if axis.policy is not None and axis.policy not in policies:
+        if axis.policy is not None and not any(_is_of(axis.policy, policy) for policy in policies):
             raise ValueError(f"--grid {axis.policy}.{axis.name}: no --policy {axis.policy}; give it, too")
         if not any(_applies(axis, policy) for policy in policies):
             raise ValueError(_unknown(axis.name, [axis.policy] if axis.policy else policies))
@@ -157,8 +161,13 @@ def _check(axes: Sequence[Axis], policies: Sequence[str]) -> None:
 
 def _applies(axis: Axis, policy: str) -> bool:
     if axis.policy is not None:
-        return axis.policy == policy and axis.name in settings_of_policy(policy)
+        return _is_of(axis.policy, policy) and axis.name in settings_of_policy(axis.policy)
     return axis.name in _shared_names() or axis.name in settings_of_policy(policy)
+
+
+def _is_of(named: str, policy: str) -> bool:
+    """Say whether a policy is the one named, or has it as a member."""
+    return named in (policy, *members_of(policy))
 
 
 def _unknown(name: str, policies: Sequence[str]) -> str:

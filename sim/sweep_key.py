@@ -11,6 +11,7 @@ from typing import Any
 
 import sim
 import traces
+from sim.chain import Chain
 from sim.policy import Policy
 from sim.registry import options_of
 from sim.sweep import Case
@@ -68,11 +69,16 @@ def _named(what: str, options: Mapping[str, Any]) -> Inputs:
 
 
 def _files(policy: Policy, values: list[Any]) -> Iterator[Path]:
-    """Yield the source of the policy and the files that options name."""
-    source = inspect.getsourcefile(type(policy))
-    for name in [source, *values]:
+    """Yield the sources of the policy and its members, and the files that options name."""
+    for name in [*_sources(policy), *values]:
         if isinstance(name, str) and Path(name).is_file():
             yield Path(name)
+
+
+def _sources(policy: Policy) -> Iterator[str | None]:
+    yield inspect.getsourcefile(type(policy))
+    for member in policy.policies if isinstance(policy, Chain) else ():
+        yield from _sources(member)
 
 
 @cache

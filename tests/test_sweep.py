@@ -91,6 +91,15 @@ def test_an_option_may_be_of_one_policy_only() -> None:
     assert of_one == [{"most": "1"}, {"most": "2"}, {}]
 
 
+def test_an_option_of_a_member_goes_to_the_chains_that_have_it() -> None:
+    policies = ("pace+batch-window", "batch-window", "immediate")
+    assert settings("batch-window.window_s=1", "interval_s=2", policies=policies) == [
+        ("pace+batch-window", {"batch-window.window_s": "1", "interval_s": "2"}, {}, {}),
+        ("batch-window", {"window_s": "1"}, {}, {}),
+        ("immediate", {}, {}, {}),
+    ]
+
+
 def test_engine_options_are_varied_by_vllms_names() -> None:
     assert [one[2] for one in settings("max-num-seqs=8,16", policies=("immediate",))] == [
         {"max_num_seqs": "8"},
@@ -121,6 +130,7 @@ def test_what_cannot_be_varied_is_one_clear_line(texts: tuple[str, ...], words: 
         {"settings": {"window_s": "10.0", "max_batch": "none"}},
         {"engine": {"max_num_seqs": "4"}},
         {"fleet": {"replicas": "1", "router": "least-loaded"}},
+        {"fleet": {"router": "least-loaded"}},
         {"from_s": 0.0},
     ],
 )
@@ -177,6 +187,16 @@ def test_a_file_that_an_option_names_changes_the_key(case: Case) -> None:
     one = key(case)
     Path("hours.csv").write_text("22\n")
     assert len({without, one, key(case)}) == 3
+
+
+def test_the_files_of_policies_in_a_row_change_the_key(case: Case) -> None:
+    mine = "class Mine:\n    def decide(self, *_):\n        raise NotImplementedError\n"
+    Path("mine.py").write_text(mine)
+    case = replace(case, policy="batch-window+mine.py:Mine", settings={"batch-window.window_s": "3"})
+    before = key(case)
+    assert inputs_of(case)["policy.batch-window.window_s"] == 3.0
+    Path("mine.py").write_text(mine + "\n")
+    assert key(case) != before
 
 
 def test_a_trace_that_has_changed_is_read_again(case: Case) -> None:
