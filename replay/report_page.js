@@ -15,9 +15,9 @@ function template() {
     font: {family: getComputedStyle(document.body).fontFamily, size: 13, color: color("text")},
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     hoverlabel: {bgcolor: color("panel"), bordercolor: color("rule"), font: {color: color("text")}},
-    margin: {l: 60, r: 20, t: 52, b: 44},
-    legend: {orientation: "h", x: 0, xanchor: "left", y: 1, yanchor: "bottom"},
-    modebar: {bgcolor: "rgba(0,0,0,0)", color: color("faint"), activecolor: color("text")},
+    margin: {l: 60, r: 44, t: 40, b: 44},
+    legend: {orientation: "h", itemsizing: "constant", x: 0, xanchor: "left", y: 1, yanchor: "bottom"},
+    modebar: {orientation: "v", bgcolor: "rgba(0,0,0,0)", color: color("faint"), activecolor: color("text")},
     xaxis: axis, yaxis: axis,
     updatemenudefaults: {bgcolor: color("panel"), bordercolor: color("rule")},
   }};
@@ -60,8 +60,8 @@ function draw(key, count) {
     const axis = layout.xaxis, width = Number((count * stretch).toPrecision(6));
     layout.xaxis = {...axis, title: {text: `${axis.title.text} (means over ${width} s)`}};
   }
-  const options = {displaylogo: false, responsive: true, modeBarButtonsToRemove: ["lasso2d", "select2d"]};
-  return Plotly.react(key, data, layout, options);
+  const buttons = [["toImage", "zoom2d", "pan2d", "resetScale2d"]];
+  return Plotly.react(key, data, layout, {displaylogo: false, responsive: true, modeBarButtons: buttons});
 }
 
 /* After a zoom, show means over as short a time as fits. */
@@ -72,12 +72,17 @@ function refine(key) {
   if (count !== figure.count) draw(key, count);
 }
 
-for (const [key, figure] of Object.entries(figures)) {
-  const isOverTime = Boolean(figure.layout.meta);
-  const most = isOverTime ? Math.max(...figure.data.map((line) => floats(line.x).length - 1)) : 0;
-  draw(key, together(most));
-  if (isOverTime) document.getElementById(key).on("plotly_relayout", () => refine(key));
+async function drawAll() {
+  for (const [key, figure] of Object.entries(figures)) {
+    const isOverTime = Boolean(figure.layout.meta);
+    const most = isOverTime ? Math.max(...figure.data.map((line) => floats(line.x).length - 1)) : 0;
+    draw(key, together(most));
+    if (isOverTime) document.getElementById(key).on("plotly_relayout", () => refine(key));
+    await new Promise((resume) => setTimeout(resume)); // so that one can read and scroll meanwhile
+  }
 }
+
+drawAll();
 dark.addEventListener("change", () => {
   for (const key of Object.keys(figures)) Plotly.relayout(key, {template: template()});
 });

@@ -4,10 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from replay.printing import MISSING, quantity
 from sim.report_runs import Reported
 from sim.report_slo import Slo, attainment
-from sim.summary import Summary
 
 METRICS = (
     ("energy", "total_energy_j", "J"),
@@ -51,14 +52,17 @@ class Line:
 
 
 def summary_lines(runs: Sequence[Reported], slos: Sequence[Slo]) -> list[Line]:
-    """Return the numbers of the runs side by side; a note tells how far each is from the first run's."""
+    """Return the numbers of the runs side by side.
+
+    A note tells how far each is from the first run's, where they are of the same requests.
+    """
     lines = [
         _line("valid", runs, _validity),
         _line("kind", runs, _kind),
         _line("served", runs, _served),
     ]
     for label, metric, unit in METRICS:
-        cells = tuple(_number(one.summary, runs[0].summary, metric, unit) for one in runs)
+        cells = tuple(_number(one, runs[0], metric, unit) for one in runs)
         lines.append(Line(label, cells, begins_group=label in ("energy", "TTFT p50", "TPOT p50", "E2E p50")))
         if metric == "total_energy_j" and any(one.summary.energy_low_j is not None for one in runs):
             lines.append(_line("with 95 % confidence", runs, _interval))
@@ -117,13 +121,18 @@ def _served(one: Reported) -> Cell:
     return Cell(text, f"{summary.failed:,} failed" if summary.failed else "", "bad" if summary.failed else "")
 
 
-def _number(summary: Summary, first: Summary, metric: str, unit: str) -> Cell:
-    value, other = getattr(summary, metric), getattr(first, metric)
-    if summary is first or value is None or not other:
+def _number(one: Reported, first: Reported, metric: str, unit: str) -> Cell:
+    value, other = getattr(one.summary, metric), getattr(first.summary, metric)
+    if one is first or value is None or not other or not _serve_the_same(one, first):
         return Cell(quantity(value, unit))
     ratio = value / other
     change = f"{100 * (ratio - 1):+.1f} %" if ratio < MANYFOLD else f"× {ratio:.1f}"
     return Cell(quantity(value, unit), change.replace("-", "−"))
+
+
+def _serve_the_same(one: Reported, other: Reported) -> bool:
+    """Say whether two runs are of the same requests, whenever these come."""
+    return np.array_equal(one.run.outcomes.prompt_tokens, other.run.outcomes.prompt_tokens)
 
 
 def _interval(one: Reported) -> Cell:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sim.report_figure import Figure, Trace, color_of, scaled, text_of, width_of
+from sim.report_figure import Figure, Trace, line_of, scaled, text_of
 from sim.report_rows import FRAME_PX, rows_layout, time_line, zoom_text
 from sim.report_runs import Reported
 from sim.report_time import Series
@@ -50,8 +50,8 @@ def over_time(runs: Sequence[Reported], curves: Sequence[Series], width_s: float
                 if values is None:
                     continue
                 line = time_line(curve, longest_s, values, place)
-                look = {"color": color_of(number), "dash": "solid" if is_solid else "dot"}
-                line["line"] |= {**look, "width": width_of(number) if is_solid else 1.4}
+                look = line_of(number)
+                line["line"] |= look if is_solid else {**look, "dash": "dot", "width": 1.4}
                 group = {"name": text_of(one.name), "legendgroup": str(number)}
                 data.append({**line, **group, "showlegend": False, "hovertemplate": row.hover})
     for number in range(len(runs)):
@@ -80,7 +80,7 @@ def _rows(curves: Sequence[Series]) -> list[Row]:
             nothing,
         ),
         Row(
-            "waiting",
+            "requests waiting",
             "Waiting: requests that came and have no first token yet"
             + ("; dotted, those that the policy holds." if holds else "."),
             "%{y:.1f} requests",
@@ -88,7 +88,7 @@ def _rows(curves: Sequence[Series]) -> list[Row]:
             [curve.held if holds else None for curve in curves],
         ),
         Row(
-            "decoding",
+            "requests decoding",
             "Decoding: requests between their first token and their last"
             + (f"; dotted, the engine's whole batch, {seen}." if whole else "."),
             "%{y:.1f} requests",

@@ -11,7 +11,7 @@ from sim.report_runs import Reported
 from sim.report_time import PHASES
 from sim.summary import Summary
 
-MOST_POINTS = 2500
+MOST_POINTS = 1500
 """Requests of a run that are drawn; of more, as many are taken at equal distances."""
 SPLIT = (
     "All GPUs from time 0 to the last completion: engine steps by their prompt tokens (prefill) and by their "
@@ -42,6 +42,7 @@ def energy_split(runs: Sequence[Reported]) -> Figure | None:
         "barmode": "stack",
         "bargap": 0.35,
         "hovermode": "closest",
+        "uniformtext": {"minsize": 10, "mode": "hide"},
         "xaxis": {"title": {"text": f"energy, {unit}"}, "rangemode": "tozero"},
         "yaxis": {"type": "category", "autorange": "reversed", "automargin": True},
         "legend": {"traceorder": "normal"},

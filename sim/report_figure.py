@@ -15,6 +15,7 @@ PHASE_COLORS: Final = dict(zip(PHASES, ("#e69f00", "#56b4e9", "#b9bec6"), strict
 """After Okabe and Ito: told apart without seeing red or green, and on white as on black."""
 SLO_COLOR: Final = "#d0343a"
 GREY: Final = "#5f6670"
+DASHES: Final = ("solid", "dash", "longdashdot")
 PREFIXES: Final = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"))
 FEW_DECADES, MANY = 3.2, 1e6
 
@@ -46,9 +47,10 @@ def color_of(number: int) -> str:
     return RUN_COLORS[number % len(RUN_COLORS)]
 
 
-def width_of(number: int) -> float:
-    """Return the width of the line of run `number` in px: the first shows below others that agree with it."""
-    return 2.8 if number == 0 else 1.4
+def line_of(number: int) -> dict[str, Any]:
+    """Return how the line of run `number` looks; the first shows below others that agree with it."""
+    dash = DASHES[number // len(RUN_COLORS) % len(DASHES)]
+    return {"color": color_of(number), "dash": dash, "width": 2.8 if number == 0 else 1.4}
 
 
 def text_of(name: str) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sim.compare import latency_s
-from sim.report_figure import SLO_COLOR, Figure, Trace, color_of, log_axis, text_of, width_of
+from sim.report_figure import SLO_COLOR, Figure, Trace, line_of, log_axis, text_of
 from sim.report_runs import Reported
 from sim.report_slo import LATENCIES, Slo
 from traces.trace import Floats
@@ -42,7 +42,7 @@ def latencies(runs: Sequence[Reported], slos: Sequence[Slo]) -> Figure:
                     "name": text_of(one.name),
                     "legendgroup": str(number),
                     "showlegend": place == 0,
-                    "line": {"color": color_of(number), "width": width_of(number), "shape": "hv"},
+                    "line": {**line_of(number), "shape": "hv"},
                 }
             )
         left, right = place / 3 + (GAP if place else 0), (place + 1) / 3 - (GAP if place < 2 else 0)

@@ -51,7 +51,7 @@ def read_reported(folders: Sequence[Path]) -> tuple[Reported, ...]:
     for folder, run in zip(folders, runs, strict=True):
         if not run.meta.makespan_s > 0:
             raise ValueError(f"{folder}: its makespan is {run.meta.makespan_s} s; there is nothing to draw")
-    names = names_of([run.meta for run in runs], [folder.resolve().name for folder in folders])
+    names = names_of([run.meta for run in runs], [folder.resolve() for folder in folders])
     return tuple(
         Reported(
             name=name,
@@ -65,7 +65,7 @@ def read_reported(folders: Sequence[Path]) -> tuple[Reported, ...]:
     )
 
 
-def names_of(metas: Sequence[Meta], folders: Sequence[str]) -> list[str]:
+def names_of(metas: Sequence[Meta], folders: Sequence[Path]) -> list[str]:
     """Return short names that tell runs apart: by policy, kind, options or trace, else by folder."""
     ways = (
         [meta.policy for meta in metas],
@@ -74,10 +74,11 @@ def names_of(metas: Sequence[Meta], folders: Sequence[str]) -> list[str]:
         [f"{meta.policy}{_differing_options(meta, metas)}, {meta.kind}" for meta in metas],
         [f"{meta.trace_name}, {meta.policy}" for meta in metas],
         [f"{meta.trace_name}, {meta.policy}, {meta.kind}" for meta in metas],
-        folders,
+        [folder.name for folder in folders],
+        ["/".join(folder.parts[-2:]) for folder in folders],
     )
     short = ([_shortened(name) for name in names] for names in ways)
-    numbered = [_shortened(f"{number}: {folder}") for number, folder in enumerate(folders, 1)]
+    numbered = [_shortened(f"{number}: {folder.name}") for number, folder in enumerate(folders, 1)]
     return next((names for names in short if len(set(names)) == len(names)), numbered)
 
 

@@ -111,7 +111,7 @@ def sweep_figure(workload: Workload, key: str) -> Figure:
         "hovermode": "closest",
         "xaxis": _axis(workload, FIRST_LATENCY),
         "yaxis": log_axis("energy per request, J", [_energies(workload.rows)]),
-        "margin": {"t": 84},
+        "margin": {"t": 56},
         "updatemenus": [_menu(workload, choices)],
     }
     return Figure(key, f"Sweep: {workload.name}", CAPTION, data, layout, 560)

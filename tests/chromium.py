@@ -28,9 +28,10 @@ class Browser:
         self.driver = driver
 
     def open(self, page: Path) -> None:
-        """Open a page; what was logged before is forgotten."""
+        """Open a page and wait for its figures; what was logged before is forgotten."""
         self.log()
         self.driver.get(page.as_uri())
+        self.wait("return document.querySelector('.figure:not(.js-plotly-plot)') === null")
 
     def log(self) -> list[str]:
         """Return what the console and the page's policy complained of since the last call."""
