@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 SLO_HELP = "Upper limit on a latency in seconds, like ttft_p99=2; repeatable."
 LATENCY_HELP = "Latency that the front weighs energy against."
+SEED_HELP = "Seed of what is drawn."
 FLEET_HELP = "As of `replay run`, where it is not varied."
 
 
@@ -25,7 +26,7 @@ def case_options(command: Command) -> Command:
         click.option("--replicas", metavar="N", help=FLEET_HELP),
         click.option("--router", metavar="R", help=FLEET_HELP),
         selection_options,
-        click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Of what is drawn."),
+        click.option("--seed", type=int, default=0, show_default=True, metavar="N", help=SEED_HELP),
     )
     for option in reversed(options):
         command = option(command)

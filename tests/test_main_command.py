@@ -388,7 +388,9 @@ def test_a_terminal_is_told_of_the_compilation_that_only_the_first_replay_does(
 HEAVY = ("numpy", "pandas", "numba", "pyarrow", "simpy", "scipy", "matplotlib")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["run", "--help"], ["sweep", "--help"], ["optimize", "--help"]]
+)
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     code = (
         "import sys\n"
