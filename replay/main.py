@@ -14,6 +14,8 @@ COMMANDS = {
     "optimize": "replay.optimize:cli",
     "compare": "replay.compare:cli",
     "report": "replay.report:cli",
+    "export": "replay.export:cli",
+    "import": "replay.imports:cli",
     "validate": "replay.validate:cli",
     "calibrate": "replay.calibrate:cli",
     "tables": "replay.tables:cli",

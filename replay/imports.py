@@ -1,0 +1,33 @@
+"""`replay import`: what other tools measured, as runs."""
+
+from pathlib import Path
+
+import click
+
+OUT_HELP = "Folder for the run's record; it must not exist."
+
+
+@click.group(short_help="What another tool measured, as a run.")
+def cli() -> None:
+    """Make a run record of what another tool measured."""
+
+
+@cli.command("vllm-bench")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="RUN", help=OUT_HELP)
+def vllm_bench(file: Path, out: Path) -> None:
+    """Import FILE, which `vllm bench serve --save-result --save-detailed` wrote, as a measured run.
+
+    The run has latencies and no energy. docs/export.md says what is read from which field.
+    """
+    from replay.bench_result import read_bench
+    from replay.printing import summary_text
+    from sim.summary import summarize
+    from traces.record_files import ensure_record_free, write_run
+
+    ensure_record_free(out)
+    run = read_bench(file)
+    write_run(run, out)
+    for note in run.meta.notes:
+        click.echo(f"note: {note}", err=True)
+    click.echo(summary_text(run.meta, summarize(run), out))
