@@ -11,6 +11,7 @@ from backends.measured_record import Ending, Measured, Replay, Seen, make_record
 from backends.nvml import MeterError
 from backends.prompted_engine import FAILURES_IN_A_ROW, PromptedEngine, id_of
 from backends.prompts import SAFE_VOCABULARY, make_prompts
+from backends.replicas import Replicas
 from backends.rig import Rig
 from sim.options import options_among
 from sim.told_costs import AsksForCosts, ToldCosts, tell_costs
@@ -42,6 +43,8 @@ async def measure_replay(what: Replay, rig: Rig, progress: Callable[[int], None]
     _tell_costs(what, facts)
     vocabulary = int(facts.get("vocabulary", SAFE_VOCABULARY))
     prompts = make_prompts(what.trace, vocabulary, what.seed, what.name)
+    if isinstance(rig.engine, Replicas):
+        rig.engine.expect(what.trace)
     engine = PromptedEngine(rig.engine, prompts, what.name)
     live = LiveReplay(what.trace, what.policy, engine, progress)
     # The loop's time is the monotonic clock, as are the meter's and the step log's.

@@ -31,7 +31,7 @@ async def openai_rig(
 
     Args:
         servers: At least one, not connected yet; several are replicas.
-        router: Name of the router of several, one of `sim.router.ROUTERS`.
+        router: Name of the router of several, one of `sim.router_registry.ROUTERS`.
         gpus: NVML indices of the GPUs of this host that the servers use, none to meter nothing.
         folder: Exists; takes the meter's samples while they are collected.
         seed: Seed of the warm-up's tokens.

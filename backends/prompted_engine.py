@@ -30,6 +30,11 @@ def id_of(name: str, row: int) -> str:
     return f"{name}-{row}"
 
 
+def row_of(request_id: str) -> int:
+    """Return the row of the request that has this id."""
+    return int(request_id.rpartition("-")[2])
+
+
 class PromptedEngine:
     """Serves requests by their prompts.
 

@@ -32,7 +32,7 @@ async def replica_rig(
         options: vLLM engine options, of each engine.
         folder: Exists; takes the meter's samples and the step logs while they are collected.
         replicas: How many engines.
-        router: Name of the router, one of `sim.router.ROUTERS`.
+        router: Name of the router, one of `sim.router_registry.ROUTERS`.
         seed: Seed of the warm-up's tokens.
 
     Raises:

@@ -7,9 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.prompted_engine import TokenEngine
+from backends.prompted_engine import TokenEngine, row_of
 from backends.step_log import STEP
-from sim.router import ROUTERS
+from sim.arrivals import held_request
+from sim.policy import HeldRequest
+from sim.router_registry import full_name, make_router
+from traces.trace import Trace
 
 REPLICA_STEP = np.dtype([*STEP.descr, ("replica", "i4")])
 
@@ -22,14 +25,15 @@ class Replicas:
 
         Args:
             engines: At least one, started.
-            router: Name of the router, one of `sim.router.ROUTERS`.
+            router: The router, as `sim.router_registry.make_router` takes it.
 
         Raises:
-            ValueError: The engines differ.
+            ValueError: The engines differ, or there is no such router.
         """
         self._engines = engines
-        self._route = ROUTERS[router]
-        self._facts = engines[0].facts() | {"replicas": len(engines), "router": router}
+        self._router = make_router(router, (len(engines),))
+        fleet = {"replicas": len(engines), "router": full_name(router, (len(engines),))}
+        self._facts = engines[0].facts() | fleet
         for replica, engine in enumerate(engines):
             facts = engine.facts()
             for name in sorted(self._facts.keys() & facts.keys()):
@@ -38,13 +42,17 @@ class Replicas:
                         f"replica {replica} has {name} {facts[name]!r}, the first has {self._facts[name]!r}; "
                         f"replicas have to be equal"
                     )
-        self._running = [0] * len(engines)
-        self._routed = 0
+        self._running = dict.fromkeys(range(len(engines)), 0)
+        self._trace: Trace | None = None
         self._served_by: dict[str, int] = {}
 
     def facts(self) -> dict[str, Any]:
         """Return the engine options in force on each replica, how many there are, and the router."""
         return self._facts
+
+    def expect(self, trace: Trace) -> None:
+        """Learn what the router may know of the requests to come, beyond their prompts' lengths."""
+        self._trace = trace
 
     def replica_of(self, request_id: str) -> int | None:
         """Return which replica a request was sent to, None if to none."""
@@ -52,8 +60,7 @@ class Replicas:
 
     async def generate(self, request_id: str, prompt: list[int], output_tokens: int) -> AsyncIterator[int]:
         """Yield the number of tokens of each delivery; closing early aborts."""
-        replica = self._route(self._routed, self._running)
-        self._routed += 1
+        replica = self._router.route(self._told(request_id, prompt), self._running)
         self._served_by[request_id] = replica
         self._running[replica] += 1
         stream: Any = self._engines[replica].generate(request_id, prompt, output_tokens)
@@ -63,6 +70,11 @@ class Replicas:
                     yield tokens
         finally:
             self._running[replica] -= 1
+
+    def _told(self, request_id: str, prompt: list[int]) -> HeldRequest:
+        if self._trace is None:
+            return HeldRequest(len(self._served_by), 0.0, len(prompt))
+        return held_request(self._trace, row_of(request_id))
 
 
 def merge_steps(logs: Sequence[NDArray[np.void]]) -> NDArray[np.void]:

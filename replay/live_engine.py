@@ -36,7 +36,7 @@ class StartedVllm:
         options: vLLM engine options, `name=value`.
         gpus: NVML indices to meter; none for those that the engine uses, and always none for several.
         replicas: How many engines, each on GPUs of its own.
-        router: Name of the router of several.
+        router: Router of several, as `sim.router_registry.make_router` takes it.
     """
 
     model: str

@@ -35,7 +35,7 @@ DEVICE_HELP = "Of --backend vllm: real GPUs, or a twin, whose steps take the tim
 URL_HELP = "Of --backend openai: where the server's API begins, http://HOST:PORT/v1; repeated for replicas."
 VOCABULARY_HELP = "Of --backend openai: prompts' token ids are below N.  [default: as --model's folder says]"
 REPLICAS_HELP = "Equal engines behind the policy, each on GPUs of its own."
-ROUTER_HELP = "Which of several replicas a request goes to.  [default: round-robin]"
+ROUTER_HELP = "Which of several replicas a request goes to (docs/fleet.md).  [default: round-robin]"
 GPU_HELP = "Of a live engine: NVML index to meter; repeatable.  [default: those that vLLM uses; none]"
 OUT_HELP = "Folder for the run's record; it must not exist.  [default: runs/TRACE-POLICY-TIME]"
 
@@ -61,7 +61,7 @@ OUT_HELP = "Folder for the run's record; it must not exist.  [default: runs/TRAC
 @click.option("--vocabulary", type=int, metavar="N", help=VOCABULARY_HELP)
 @click.option("--gpu", "gpus", multiple=True, type=int, metavar="N", help=GPU_HELP)
 @click.option("--replicas", type=click.IntRange(min=1), default=1, show_default=True, help=REPLICAS_HELP)
-@click.option("--router", type=click.Choice(["round-robin", "least-loaded"]), help=ROUTER_HELP)
+@click.option("--router", metavar="R[:K=V]", help=ROUTER_HELP)
 @selection_options
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help=OUT_HELP)
 @click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Seed of what is drawn.")
@@ -158,6 +158,7 @@ def _no_engine(_: tuple[str, ...], given: dict[str, Any]) -> None:
 
 def _vllm(options: tuple[str, ...], given: dict[str, Any]) -> "LiveEngine":
     from replay.live_engine import StartedVllm, TwinVllm
+    from sim.options import FleetOptions
     from sim.table_files import DEFAULT, load_table
 
     _refuse(given, ("--url", "--vocabulary"), "is of --backend openai")
@@ -171,11 +172,13 @@ def _vllm(options: tuple[str, ...], given: dict[str, Any]) -> "LiveEngine":
         _refuse(given, ("--router",), CHOOSES)
         return StartedVllm(given["--model"], options, given["--gpu"])
     _refuse(given, ("--gpu",), "would meter other GPUs than the replicas'; leave it out")
-    return StartedVllm(given["--model"], options, (), given["--replicas"], given["--router"] or ROUTER)
+    fleet = FleetOptions(given["--replicas"], given["--router"] or ROUTER)
+    return StartedVllm(given["--model"], options, (), fleet.replicas, fleet.router)
 
 
 def _server(options: tuple[str, ...], given: dict[str, Any]) -> "LiveEngine":
     from replay.live_engine import RunningServer
+    from sim.options import FleetOptions
 
     _refuse(given, ("--device",), "is of --backend vllm")
     _refuse({"--engine": options}, ("--engine",), "cannot change a server that runs; leave it out")
@@ -185,8 +188,10 @@ def _server(options: tuple[str, ...], given: dict[str, Any]) -> "LiveEngine":
         raise click.UsageError("--backend openai needs --url: where the server's API begins")
     if len(given["--url"]) == 1:
         _refuse(given, ("--router",), "chooses among several --url; leave it out")
-    router = given["--router"] or ROUTER
-    return RunningServer(given["--url"], given["--model"], given["--vocabulary"], given["--gpu"], router)
+    fleet = FleetOptions(len(given["--url"]), given["--router"] or ROUTER)
+    return RunningServer(
+        given["--url"], given["--model"], given["--vocabulary"], given["--gpu"], fleet.router
+    )
 
 
 def _refuse(given: dict[str, Any], names: tuple[str, ...], reason: str) -> None:

@@ -45,23 +45,27 @@ def ensure_predicted(trace: Trace, policy: Policy) -> None:
         )
 
 
+def held_request(trace: Trace, row: int) -> HeldRequest:
+    """Return what a gateway may know of request `row`."""
+    request, predicted = trace.request(row), trace.predicted_output_tokens
+    return HeldRequest(
+        id=row,
+        arrival_s=request.arrival_s,
+        prompt_tokens=request.prompt_tokens,
+        predicted_output_tokens=None if predicted is None else int(predicted[row]),
+        prefix_hashes=request.prefix_hashes,
+        session_id=request.session_id,
+        request_class=request.request_class,
+        deadline_s=request.deadline_s,
+    )
+
+
 def requests_of(trace: Trace) -> Iterator[HeldRequest]:
     """Yield what a gateway may know of the requests, in order; only a few at a time exist as objects."""
     predicted = trace.predicted_output_tokens
     plain = trace.prefix is None and trace.session_id is None and trace.deadline_s is None
     if not plain or trace.is_offline is not None:
-        for row in range(len(trace)):
-            request = trace.request(row)
-            yield HeldRequest(
-                id=row,
-                arrival_s=request.arrival_s,
-                prompt_tokens=request.prompt_tokens,
-                predicted_output_tokens=None if predicted is None else int(predicted[row]),
-                prefix_hashes=request.prefix_hashes,
-                session_id=request.session_id,
-                request_class=request.request_class,
-                deadline_s=request.deadline_s,
-            )
+        yield from (held_request(trace, row) for row in range(len(trace)))
         return
     for start in range(0, len(trace), CHUNK):
         rows = slice(start, start + CHUNK)

@@ -1,13 +1,14 @@
-"""Several equal engines as one, each request going to the one that a router chooses."""
+"""Several engines as one, each request going to the one that a router chooses."""
 
 from collections.abc import Sequence
 from math import inf, nextafter
 
 import numpy as np
 
+from sim.arrivals import held_request
 from sim.engine import NOBODY_FINISHED, Advanced, SimulatedEngine
-from sim.router import Route
-from traces.trace import Counts, Ints
+from sim.router import Router
+from traces.trace import Counts, Ints, Trace
 
 
 class Fleet:
@@ -21,33 +22,32 @@ class Fleet:
         replica: Which engine each row went to, shape (rows,).
     """
 
-    def __init__(self, engines: Sequence[SimulatedEngine], route: Route, rows: int) -> None:
+    def __init__(self, engines: Sequence[SimulatedEngine], router: Router, trace: Trace) -> None:
         """Put engines together.
 
         Args:
             engines: At least one, equal, at time 0.
-            route: Chooses one for each request.
-            rows: Rows of their table.
+            router: Chooses one for each request.
+            trace: The requests; the engines' table has a row for each.
         """
-        self.replica: Counts = np.zeros(rows, np.int32)
+        self.replica: Counts = np.zeros(len(trace), np.int32)
         self._engines = engines
-        self._route = route
-        self._at_replica = [0] * len(engines)
+        self._router = router
+        self._trace = trace
+        self._loads = dict.fromkeys(range(len(engines)), 0)
         self._earliest_s = [inf] * len(engines)
-        self._routed = 0
 
     @property
     def idle(self) -> bool:
         """Whether no submitted request is unfinished."""
-        return not any(self._at_replica)
+        return not any(self._loads.values())
 
     def submit(self, rows: Sequence[int] | Ints, at_s: float) -> None:
         """Take in rows, released at `at_s` in this order; times never decrease."""
         for row in rows:
-            chosen = self._route(self._routed, self._at_replica)
-            self._routed += 1
+            chosen = self._router.route(held_request(self._trace, int(row)), self._loads)
             self.replica[row] = chosen
-            self._at_replica[chosen] += 1
+            self._loads[chosen] += 1
             self._engines[chosen].submit((row,), at_s)
             self._earliest_s[chosen] = self._engines[chosen].earliest_finish_s
 
@@ -62,7 +62,7 @@ class Fleet:
             if len(advanced.finished):
                 until_s = limit_s = advanced.time_s
                 finished.append(advanced.finished)
-                self._at_replica[first] -= len(advanced.finished)
+                self._loads[first] -= len(advanced.finished)
             # What is decided at the limit or later finishes after it, if only by a rounding.
             self._earliest_s[first] = max(self._engines[first].earliest_finish_s, nextafter(limit_s, inf))
         return Advanced(until_s, np.concatenate(finished))

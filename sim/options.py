@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
-from sim.router import ROUTERS
+from sim.router_registry import make_router
 
 SchedulingPolicy = Literal["fcfs", "priority"]
 TRUE, FALSE = ("true", "1", "yes", ""), ("false", "0", "no")
@@ -72,10 +72,11 @@ class FleetOptions:
 
     Attributes:
         replicas: Engines, each on GPUs of its own.
-        router: Name of the router, one of `sim.router.ROUTERS`.
+        router: Name of the router, one of `sim.router_registry.ROUTERS`, with options if need be:
+            `pack:most=8`.
 
     Raises:
-        ValueError: There is no such number of engines or no such router.
+        ValueError: There is no such number of engines or no such router, or it does not suit that number.
     """
 
     replicas: int = 1
@@ -84,8 +85,7 @@ class FleetOptions:
     def __post_init__(self) -> None:
         if self.replicas < 1:
             raise ValueError(f"replicas must be >= 1, got {self.replicas}")
-        if self.router not in ROUTERS:
-            raise ValueError(f"no router {self.router!r}; there are {', '.join(ROUTERS)}")
+        make_router(self.router, (self.replicas,))
 
 
 LEAST = {

@@ -5,12 +5,15 @@ import re
 from dataclasses import asdict
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 from sim.guards import OUT_OF_RANGE_LIMIT
+from sim.options import FleetOptions
 from sim.policy import Policy
 from sim.prediction import energy_interval_j
 from sim.registry import name_of, options_of
 from sim.replica_group import Totals
+from sim.router_registry import full_name
 from sim.serving import Setup
 from sim.table import CostTable
 from traces.record import Meta
@@ -51,7 +54,7 @@ def describe(
         requests=requests,
         policy=name,
         policy_options=options_of(policy),
-        engine_options=asdict(setup.options) | (asdict(setup.fleet) if replicas > 1 else {}),
+        engine_options=asdict(setup.options) | (facts_of(setup.fleet) if replicas > 1 else {}),
         table=table.name,
         table_source=table.measured_on,
         gpu=table.gpu,
@@ -74,6 +77,11 @@ def describe(
 def id_of_run(trace: Trace, policy: Policy, started_at: datetime) -> str:
     """Return the name of a run, good as the name of a folder."""
     return re.sub(r"[^\w.-]+", "-", f"{trace.name}-{name_of(policy)}-{started_at:%Y%m%dT%H%M%SZ}")
+
+
+def facts_of(fleet: FleetOptions) -> dict[str, Any]:
+    """Return the fleet's options as a record keeps them, the router's defaults included."""
+    return asdict(fleet) | {"router": full_name(fleet.router, (fleet.replicas,))}
 
 
 def _notes(table: CostTable, totals: Totals) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from sim.options import EngineOptions, FleetOptions
 from sim.policy import Policy
 from sim.replica_group import ReplicaGroup, Served, Totals, sum_of, totals_of
 from sim.request_table import check_lengths, known_prefixes, table_of
-from sim.router import ROUTERS, round_robin
+from sim.router_registry import make_router
 from sim.scheduler_state import FIRST_TOKEN_S
 from sim.table import CostTable
 from traces.record import SERVED, UNFINISHED, Outcomes
@@ -51,7 +51,7 @@ def serve(trace: Trace, policy: Policy, setup: Setup, progress: Progress | None)
 
 def takes_turns(fleet: FleetOptions) -> bool:
     """Say whether it is known beforehand which replica the n-th release goes to."""
-    return fleet.replicas == 1 or ROUTERS[fleet.router] is round_robin
+    return fleet.replicas == 1 or fleet.router == "round-robin"
 
 
 def power_tick_s(last_s: float) -> float:
@@ -74,7 +74,8 @@ def _serve_on_clock(
         SimulatedEngine(requests, setup.options, setup.table, power_tick_s=tick_s)
         for _ in range(setup.fleet.replicas)
     ]
-    one, several = engines[0], Fleet(engines, ROUTERS[setup.fleet.router], len(trace))
+    router = make_router(setup.fleet.router, (setup.fleet.replicas,))
+    one, several = engines[0], Fleet(engines, router, trace)
     release_s = Driver(trace, policy, one if len(engines) == 1 else several, progress).run()
     end_s = float(one.finished_s.max())
     for engine in engines:

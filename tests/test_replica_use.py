@@ -18,7 +18,7 @@ from replay.printing import summary_text
 from sim.guards import check
 from sim.immediate import Immediate
 from sim.replica_group import ReplicaGroup, sum_of
-from sim.router import ROUTERS
+from sim.router_registry import ROUTERS
 from sim.summary import summarize
 from sim.table_files import save_table
 from traces.parquet import write_trace

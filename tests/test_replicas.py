@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,25 @@ def test_a_request_that_is_given_up_runs_on_no_replica() -> None:
         return [replicas.replica_of(name) for name in "ab"]
 
     assert asyncio.run(serve()) == [0, 0]
+
+
+def test_a_live_router_knows_the_request_behind_an_id() -> None:
+    sessions = np.array(["a", "b", "a", "b", "b"], dtype=object)
+
+    async def serve() -> list[int | None]:
+        engines = [Busy(), Busy()]
+        replicas = Replicas(engines, "prefix-affinity")
+        replicas.expect(replace(toy_trace([0.0] * 5), session_id=sessions))
+        tasks = []
+        for row in range(5):
+            tasks.append(asyncio.create_task(drain(replicas, f"toy-{row}")))
+            await asyncio.sleep(0)
+        for engine in engines:
+            engine.free.set()
+        await asyncio.gather(*tasks)
+        return [replicas.replica_of(f"toy-{row}") for row in range(5)]
+
+    assert asyncio.run(serve()) == [0, 1, 0, 1, 1]
 
 
 def test_facts_are_those_of_one_replica_and_the_fleets() -> None:
