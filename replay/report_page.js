@@ -9,7 +9,7 @@ function template() {
   const color = (name) => style.getPropertyValue("--" + name).trim();
   const axis = {
     gridcolor: color("rule"), linecolor: color("rule"), zerolinecolor: color("rule"),
-    automargin: true, spikecolor: color("faint"), spikethickness: 1,
+    automargin: true, spikecolor: color("faint"),
   };
   return {layout: {
     font: {family: getComputedStyle(document.body).fontFamily, size: 13, color: color("text")},

@@ -149,25 +149,23 @@ def _limit(one: Reported, slo: Slo) -> Cell:
     return Cell("kept" if fare.is_kept else "MISSED", f"{quantity(fare.value_s, 's')}; {share}", mark)
 
 
-def _flattened(facts: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+def _flattened(facts: dict[Any, Any], prefix: str = "") -> list[tuple[str, str]]:
     flat = []
     for name, value in facts.items():
+        if isinstance(value, list) and any(isinstance(one, dict) for one in value):
+            value = dict(enumerate(value))
         if isinstance(value, dict):
             flat += _flattened(value, f"{prefix}{name}.")
         elif isinstance(value, list):
-            flat.append((prefix + name, " · ".join(map(_text, value)) or MISSING))
+            flat.append((f"{prefix}{name}", " · ".join(map(_text, value)) or MISSING))
         else:
-            flat.append((prefix + name, _text(value)))
+            flat.append((f"{prefix}{name}", _text(value)))
     return flat
 
 
 def _text(value: object) -> str:
     if value is None:
         return MISSING
-    return (
-        str(value).lower()
-        if isinstance(value, bool)
-        else f"{value:.10g}"
-        if isinstance(value, float)
-        else str(value)
-    )
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.10g}" if isinstance(value, float) else str(value)

@@ -19,7 +19,7 @@ class Row:
     Attributes:
         title: Of its axis, with the unit.
         text: What its values mean.
-        hover: How a value is written.
+        hovers: How a value of a solid line is written, and one of a dotted line.
         solid: A line a run, None where the record does not tell.
         dotted: A further line a run.
         height: Relative to other rows.
@@ -27,7 +27,7 @@ class Row:
 
     title: str
     text: str
-    hover: str
+    hovers: tuple[str, str]
     solid: list[Floats | None]
     dotted: list[Floats | None]
     height: float = 1.0
@@ -46,14 +46,15 @@ def over_time(runs: Sequence[Reported], curves: Sequence[Series], width_s: float
     data: list[Trace] = []
     for place, row in enumerate(rows):
         for number, (one, curve) in enumerate(zip(runs, curves, strict=True)):
-            for values, is_solid in ((row.solid[number], True), (row.dotted[number], False)):
+            both = (row.solid[number], True), (row.dotted[number], False)
+            for (values, is_solid), hover in zip(both, row.hovers, strict=True):
                 if values is None:
                     continue
                 line = time_line(curve, longest_s, values, place)
                 look = line_of(number)
                 line["line"] |= look if is_solid else {**look, "dash": "dot", "width": 1.4}
                 group = {"name": text_of(one.name), "legendgroup": str(number)}
-                data.append({**line, **group, "showlegend": False, "hovertemplate": row.hover})
+                data.append({**line, **group, "showlegend": False, "hovertemplate": hover})
     for number in range(len(runs)):
         next(line for line in data if line["legendgroup"] == str(number))["showlegend"] = True
     layout = rows_layout([row.title for row in rows], [row.height for row in rows], longest_s, width_s)
@@ -71,11 +72,11 @@ def _rows(curves: Sequence[Series]) -> list[Row]:
     whole = any(curve.batch is not None for curve in curves)
     seen = "where its steps are known"
     return [
-        Row("power, W", "Power: of all GPUs.", "%{y:.1f} W", powers, nothing, height=1.6),
+        Row("power, W", "Power: of all GPUs.", ("%{y:.1f} W", ""), powers, nothing, height=1.6),
         Row(
             f"energy, {unit}",
             "Energy: since time 0.",
-            f"%{{y:,.4r}} {unit}",
+            (f"%{{y:,.4r}} {unit}", ""),
             [None if energy_j is None else energy_j / per_j for energy_j in energies],
             nothing,
         ),
@@ -83,7 +84,7 @@ def _rows(curves: Sequence[Series]) -> list[Row]:
             "requests waiting",
             "Waiting: requests that came and have no first token yet"
             + ("; dotted, those that the policy holds." if holds else "."),
-            "%{y:.1f} requests",
+            ("%{y:.1f} waiting", "%{y:.1f} held"),
             [curve.held + curve.queued for curve in curves],
             [curve.held if holds else None for curve in curves],
         ),
@@ -91,7 +92,7 @@ def _rows(curves: Sequence[Series]) -> list[Row]:
             "requests decoding",
             "Decoding: requests between their first token and their last"
             + (f"; dotted, the engine's whole batch, {seen}." if whole else "."),
-            "%{y:.1f} requests",
+            ("%{y:.1f} decoding", "%{y:.1f} in the batch"),
             [curve.decoding for curve in curves],
             [curve.batch for curve in curves],
         ),
@@ -99,7 +100,7 @@ def _rows(curves: Sequence[Series]) -> list[Row]:
             "KV cache, %",
             "KV cache: what the tokens of decoding requests take of it"
             + (f"; dotted, all that is taken, {seen}." if whole else "."),
-            "%{y:.2f} %",
+            ("%{y:.2f} % of the KV cache", "%{y:.2f} % of it taken"),
             [_percent(curve.kv_fraction) for curve in curves],
             [_percent(curve.batch_kv_fraction) for curve in curves],
         ),

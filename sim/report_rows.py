@@ -11,6 +11,8 @@ from traces.trace import Floats
 
 GAP = 0.16
 """Between rows, by the height of a row of height 1."""
+SPIKE = {"showspikes": True, "spikemode": "across", "spikedash": "solid", "spikethickness": -1}
+"""The line under the mouse; a width below 0 is one without an edge."""
 LONG_S = 3 * 3600.0
 """A run longer than this has hours on its time axis."""
 FRAME_PX = 96
@@ -38,6 +40,7 @@ def rows_layout(
             "title": {"text": f"time since the replay began, {_time_unit(longest_s)[1]}"},
             "anchor": row_axis(len(titles) - 1),
             "hoverformat": ",.5~g",
+            **SPIKE,
             "unifiedhovertitle": {"text": f"at %{{x}} {_time_unit(longest_s)[1]}"},
         },
     }

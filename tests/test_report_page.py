@@ -215,6 +215,7 @@ def test_several_replicas_have_a_figure_of_their_own(tmp_path: Path) -> None:
     bars = {(bar["name"], bar["xaxis"]): bar["x"] for bar in page.figures["replicas"]["data"]}
     assert bars["busy", "x"] == [60.0, 40.0]
     assert bars["idle", "x2"] == [0.2, 0.2]
+    assert "replicas.1.busy_s 4" in shown(page)
 
 
 def test_what_is_missing_beside_the_program_is_said_in_one_line(
