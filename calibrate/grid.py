@@ -153,6 +153,23 @@ STANDARD_RAGGED = {
     4000: (2, 8, 32, 64),
 }
 
+LARGE = (
+    *(
+        Point("ragged", batch=batch, context_tokens=context)
+        for batch, context in ((150, 4000), (400, 1500), (600, 1000))
+    ),
+    *(
+        Point("mixed", batch=batch, context_tokens=context, chunk_tokens=chunk, gap_s=gap_s)
+        for batch, context, chunk, gap_s in (
+            (400, 1500, 8000, 0.15),
+            (600, 1000, 2000, 0.1),
+            (600, 1000, 8000, 0.15),
+            (900, 1000, 8000, 0.15),
+        )
+    ),
+)
+"""Batches that fill the KV cache, alone and beside prompts that fill the step: what offline work runs at."""
+
 STANDARD_DECODE = {128: (1, 320, 384, 448, 480, 512, 640), 1024: (1,), 4096: (1,), 16384: (1,)}
 
 STANDARD_TRICKLE = (
@@ -205,6 +222,9 @@ CARD_LOADS = (
 KV_SHARE = 0.9
 """Share of the KV cache that a load may fill: beyond it requests would be preempted."""
 
+GROWTH_TOKENS = 256
+"""What each sequence of a large batch may decode meanwhile."""
+
 QUICK = (
     Point("idle"),
     Point("decode", batch=1, context_tokens=128),
@@ -233,7 +253,9 @@ def loads(limits: Limits, grid: GridName) -> Iterator[Point]:
     }
     candidates = grids[grid]
     for point in candidates:
-        kv_tokens = point.batch * (point.context_tokens + 512) + 2 * point.streams * point.chunk_tokens
+        kv_tokens = (
+            point.batch * (point.context_tokens + GROWTH_TOKENS) + 2 * point.streams * point.chunk_tokens
+        )
         raggedness = 8 if point.kind in ("ragged", "open") or point.gap_s else 1
         longest = raggedness * (point.context_tokens + point.chunk_tokens) + 512
         if (
@@ -270,6 +292,7 @@ def _standard(limits: Limits) -> Iterator[Point]:
             yield Point("mixed", batch=batch, context_tokens=512, chunk_tokens=chunk, gap_s=1 / per_s)
     yield from BURST
     yield from STANDARD_OPEN
+    yield from LARGE
 
 
 def _decodes(equal: Sizes, ragged: Sizes) -> Iterator[Point]:
