@@ -1,13 +1,17 @@
 """What a policy is told of output lengths, and that it is told nothing else of them."""
 
+import gc
 from dataclasses import asdict, fields, replace
 from itertools import permutations
+from types import FunctionType, ModuleType
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_engine import ToyEngine, ToyLiveEngine
+from toy_policies import NEEDED
+from toy_table import toy_table
 from toy_trace import toy_trace, traces
 from virtual_loop import run_virtually
 
@@ -16,8 +20,20 @@ from sim.arrivals import as_offered, requests_of
 from sim.driver import Driver
 from sim.immediate import Immediate
 from sim.length_prediction import predict_lengths
-from sim.policy import Decision, Held, HeldRequest
-from traces.trace import Trace
+from sim.options import EngineOptions
+from sim.policy import Decision, Held, HeldRequest, Policy
+from sim.registry import SHIPPED, make_policy
+from sim.told_costs import ToldCosts, tell_costs
+from traces.trace import Request, Trace
+
+every_policy = pytest.mark.parametrize("name", [*sorted(SHIPPED), "deadline+size-bins"])
+
+
+def told(name: str) -> Policy:
+    """Return a policy that knows what it may."""
+    policy = make_policy(name, NEEDED.get(name, {}))
+    tell_costs(policy, ToldCosts(toy_table(), EngineOptions()))
+    return policy
 
 
 class Noting:
@@ -60,6 +76,55 @@ def test_without_a_prediction_no_output_length_reaches_a_policy(outputs: list[in
         views.append(shown(full(trace) if is_full else trace))
     assert all(view == views[0] for view in views)
     assert len(views[0][0]) == len(views[0][1]) == 3
+
+
+class Reaching:
+    """Looks, at each question, at all that can be reached from what the policy has and is handed."""
+
+    def __init__(self, inside: Policy) -> None:
+        self._inside = inside
+        self.found: set[type] = set()
+
+    def decide(self, now_s: float, held: Held, running: int) -> Decision:
+        self._look(held)
+        decision = self._inside.decide(now_s, held, running)
+        self._look(self._inside, decision)
+        return decision
+
+    def _look(self, *roots: object) -> None:
+        seen, queue = set[int](), list(roots)
+        while queue:
+            thing = queue.pop()
+            if id(thing) not in seen and not isinstance(thing, type | ModuleType | FunctionType):
+                seen.add(id(thing))
+                self.found.add(type(thing))
+                queue += gc.get_referents(thing)
+
+
+@every_policy
+def test_nothing_that_knows_outputs_can_be_reached_from_a_policy(name: str) -> None:
+    trace = full(toy_trace([0.0, 0.0, 0.5, 4.0], [40, 30, 20, 10], [5, 6, 7, 8]))
+    reaching = Reaching(told(name))
+    Driver(trace, reaching, ToyEngine(trace)).run()
+    assert HeldRequest in reaching.found
+    assert not reaching.found & {Trace, Request, Driver, ToyEngine}
+
+
+@every_policy
+@settings(deadline=None, max_examples=20)
+@given(traces(longest_gap_s=3), st.booleans(), st.integers(0, 9))
+def test_releases_depend_on_no_output_length_but_through_the_engine(
+    name: str, trace: Trace, is_full: bool, seed: int
+) -> None:
+    """The engine takes the same time for every request, whatever the trace says of its output."""
+    trace = full(trace) if is_full else trace
+    shuffled = np.random.default_rng(seed).permutation(trace.output_tokens)
+    other = replace(trace, output_tokens=shuffled)
+    equal = ToyEngine(replace(trace, output_tokens=np.full_like(shuffled, 9)))
+    again = ToyEngine(replace(trace, output_tokens=np.full_like(shuffled, 9)))
+    Driver(trace, told(name), equal).run()
+    Driver(other, told(name), again).run()
+    assert equal.submitted == again.submitted
 
 
 def test_a_held_request_has_no_field_for_the_true_length_and_takes_none() -> None:

@@ -15,14 +15,15 @@ from sim.driver import Driver
 from sim.options import EngineOptions
 from sim.registry import SHIPPED, make_policy
 from sim.simulate import simulate
+from traces.reading import read_trace
 
 PAGE = (Path(__file__).parents[1] / "docs" / "policies.md").read_text()
 
 
 @pytest.fixture
 def shown(tmp_path: Path) -> str:
-    """The first class that the page shows, in a file."""
-    return f"{write_shown(tmp_path, 0)}:ShortestFirst"
+    """The first policy that the page shows, in a file."""
+    return f"{write_shown(tmp_path, 1)}:ShortestFirst"
 
 
 def write_shown(folder: Path, place: int) -> Path:
@@ -30,6 +31,15 @@ def write_shown(folder: Path, place: int) -> Path:
     path = folder / "shown.py"
     path.write_text(code)
     return path
+
+
+def test_the_classes_shown_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "traces").symlink_to(Path(__file__).parents[1] / "traces")
+    monkeypatch.chdir(tmp_path)
+    exec(write_shown(tmp_path, 0).read_text(), {})
+    trace = read_trace(tmp_path / "mixed.parquet")
+    assert trace.is_offline is not None
+    assert 0.45 < trace.is_offline.mean() < 0.55
 
 
 def test_the_policy_shown_does_what_it_says(shown: str) -> None:
@@ -46,7 +56,7 @@ def test_the_option_shown_is_checked(shown: str) -> None:
 
 def test_the_policy_shown_that_asks_for_costs_keeps_its_step(tmp_path: Path) -> None:
     """Of the toy table, a step of n sequences of 1000 tokens takes 5 ms + n * 29 us at least."""
-    policy = make_policy(f"{write_shown(tmp_path, 1)}:WhileFast", {"step_s": "0.0052"})
+    policy = make_policy(f"{write_shown(tmp_path, 2)}:WhileFast", {"step_s": "0.0052"})
     run = simulate(toy_trace([0.0] * 20, 100, 50), policy, EngineOptions(), toy_table())
     released_s, finished_s = run.outcomes.released_s, run.outcomes.finished_s
     running = [int(((released_s <= at_s) & (finished_s > at_s)).sum()) for at_s in released_s]
