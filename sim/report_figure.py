@@ -17,7 +17,7 @@ SLO_COLOR: Final = "#d0343a"
 GREY: Final = "#5f6670"
 DASHES: Final = ("solid", "dash", "longdashdot")
 PREFIXES: Final = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"))
-FEW_DECADES, MANY = 3.2, 1e6
+NARROW_DECADES, FEW_DECADES, MANY = 0.1, 3.2, 1e6
 
 Trace = dict[str, Any]
 
@@ -77,4 +77,5 @@ def log_axis(title: str, values: Sequence[Floats]) -> dict[str, Any]:
     decades = range(int(np.floor(low)) - 1, int(np.ceil(high)) + 1)
     ticks = [float(f"{digit}e{decade}") for decade in decades for digit in digits]
     texts = [f"{tick:,g}" if tick < MANY else f"{tick:.0e}".replace("e+0", "e") for tick in ticks]
-    return {"type": "log", "title": {"text": title}, "tickvals": ticks, "ticktext": texts}
+    axis = {"type": "log", "title": {"text": title}, "tickvals": ticks, "ticktext": texts}
+    return axis if high - low > NARROW_DECADES else {**axis, "range": [low - 0.5, high + 0.5]}

@@ -282,6 +282,8 @@ def test_a_logarithmic_axis_has_round_ticks_around_its_values() -> None:
     assert ticks[5.0] == "5"
     assert min(ticks) <= 0.03
     assert max(ticks) >= 4.0
+    assert "range" not in axis
+    assert log_axis("TTFT, s", [np.array([1.0, 1.0 + 1e-9])])["range"] == pytest.approx([-0.5, 0.5])
 
 
 def test_the_page_of_the_command_names_its_options() -> None:
