@@ -79,12 +79,15 @@ def on_ray(cases: Mapping[str, Case]) -> Answers:
         raise ValueError("--on ray needs Ray, which is not installed; pip install 'replay[ray]'") from error
     try:
         ray.init(log_to_driver=False)
+    except Exception as error:  # a start that takes too long is no narrower one
+        raise ChildProcessError(f"Ray does not start: {one_line(error)}") from error
+    try:
         there = ray.remote(attempt_there)
         keys = {there.remote(case, key, str(Path.cwd())): key for key, case in cases.items()}
         while keys:
             for answered in ray.wait(list(keys))[0]:
                 yield keys.pop(answered), ray.get(answered)
-    except (ray.exceptions.RayError, ConnectionError) as error:
+    except ray.exceptions.RayError as error:
         raise ChildProcessError(f"Ray: {one_line(error)}; the same command goes on") from error
     finally:
         ray.shutdown()

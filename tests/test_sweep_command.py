@@ -7,6 +7,7 @@ import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -290,6 +291,16 @@ def test_without_ray_the_way_out_is_one_line(monkeypatch: pytest.MonkeyPatch) ->
     result = sweep(*WINDOWS, "--on", "ray", "--out", "out")
     assert result.exit_code == 2
     assert result.stderr == "Error: --on ray needs Ray, which is not installed; pip install 'replay[ray]'\n"
+
+
+def test_a_ray_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: Any) -> None:
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=init))
+    result = sweep(*WINDOWS, "--on", "ray", "--out", "out")
+    assert result.exit_code == 2
+    assert "Error: Ray does not start: The current node timed out during startup.\n" in result.stderr
 
 
 def test_a_node_of_a_cluster_with_other_files_simulates_nothing(simulated: list[str]) -> None:
