@@ -44,7 +44,13 @@ def energy_split(runs: Sequence[Reported]) -> Figure | None:
         "hovermode": "closest",
         "uniformtext": {"minsize": 10, "mode": "hide"},
         "xaxis": {"title": {"text": f"energy, {unit}"}, "rangemode": "tozero"},
-        "yaxis": {"type": "category", "autorange": "reversed", "automargin": True},
+        "yaxis": {
+            "type": "category",
+            "categoryorder": "array",
+            "categoryarray": [name for name, _ in metered],
+            "autorange": "reversed",
+            "automargin": True,
+        },
         "legend": {"traceorder": "normal"},
     }
     caption = SPLIT + (INTERVAL if sure else "")

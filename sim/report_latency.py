@@ -1,6 +1,7 @@
 """The figure of latencies: their distributions, with the limits on them."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -21,51 +22,36 @@ GAP = 0.03
 
 def latencies(runs: Sequence[Reported], slos: Sequence[Slo]) -> Figure:
     """Return the distributions of TTFT, TPOT and E2E, a line a run, with the limits `slos`."""
-    data, shapes, notes = [], [], []
-    layout: dict[str, object] = {
+    data: list[Trace] = []
+    layout: dict[str, Any] = {
         "hovermode": "closest",
         "yaxis": {"title": {"text": "requests, %"}, "range": [0, 101]},
+        "shapes": [],
+        "annotations": [],
     }
-    sampled = False
     for place, latency in enumerate(LATENCIES):
-        axis = "x" if place == 0 else f"x{place + 1}"
+        key = "x" if place == 0 else f"x{place + 1}"
+        limits = [slo for slo in slos if slo.latency == latency]
+        values_s = [latency_s(one.run.outcomes, latency) for one in runs]
+        axis = log_axis(f"{latency.upper()}, s", [*values_s, np.array([slo.limit_s for slo in limits])])
+        domain = place / 3 + (GAP if place else 0), (place + 1) / 3 - (GAP if place < 2 else 0)
+        layout[f"xaxis{key[1:]}"] = {**axis, "domain": domain, "anchor": "y"}
         for number, one in enumerate(runs):
-            values_s = latency_s(one.run.outcomes, latency)
-            known_s = np.sort(values_s[values_s > 0])
-            sampled |= len(known_s) > MOST_STEPS
-            line = _distribution(known_s, latency)
-            data.append(
-                {
-                    **line,
-                    "xaxis": axis,
-                    "yaxis": "y",
-                    "name": text_of(one.name),
-                    "legendgroup": str(number),
-                    "showlegend": place == 0,
-                    "line": {**line_of(number), "shape": "hv"},
-                }
-            )
-        left, right = place / 3 + (GAP if place else 0), (place + 1) / 3 - (GAP if place < 2 else 0)
-        drawn_s = [latency_s(one.run.outcomes, latency) for one in runs]
-        limits_s = np.array([slo.limit_s for slo in slos if slo.latency == latency])
-        layout["xaxis" + axis[1:]] = {
-            **log_axis(f"{latency.upper()}, s", [*drawn_s, limits_s]),
-            "domain": [left, right],
-            "anchor": "y",
-        }
-        for slo in (slo for slo in slos if slo.latency == latency):
-            shapes.append(_limit(slo, axis))
-            notes.append(_limit_name(slo, axis))
+            line = _distribution(values_s[number], latency)
+            group = {"name": text_of(one.name), "legendgroup": str(number), "showlegend": place == 0}
+            data.append({**line, **group, "line": {**line_of(number), "shape": "hv"}, "xaxis": key})
+        layout["shapes"] += [_limit(slo, key) for slo in limits]
+        layout["annotations"] += [_limit_name(slo, key) for slo in limits]
     caption = CAPTION
-    if sampled:
+    if any(len(one.run.outcomes) > MOST_STEPS for one in runs):
         caption += f" Lines are drawn through {MOST_STEPS} requests where there are more."
     if slos:
         caption += " A dashed line is a limit (SLO)."
-    layout |= {"shapes": shapes, "annotations": notes}
     return Figure("latency", "Latencies", caption, data, layout, 400)
 
 
-def _distribution(sorted_s: Floats, latency: str) -> Trace:
+def _distribution(values_s: Floats, latency: str) -> Trace:
+    sorted_s = np.sort(values_s[values_s > 0])
     rows = np.arange(len(sorted_s))
     if len(rows) > MOST_STEPS:
         rows = np.unique(np.linspace(0, len(rows) - 1, MOST_STEPS).round().astype(np.int64))
@@ -78,7 +64,7 @@ def _distribution(sorted_s: Floats, latency: str) -> Trace:
     }
 
 
-def _limit(slo: Slo, axis: str) -> dict[str, object]:
+def _limit(slo: Slo, axis: str) -> dict[str, Any]:
     return {
         "type": "line",
         "xref": axis,
@@ -91,7 +77,7 @@ def _limit(slo: Slo, axis: str) -> dict[str, object]:
     }
 
 
-def _limit_name(slo: Slo, axis: str) -> dict[str, object]:
+def _limit_name(slo: Slo, axis: str) -> dict[str, Any]:
     return {
         "text": slo.name,
         "xref": axis,

@@ -84,7 +84,7 @@ def names_of(metas: Sequence[Meta], folders: Sequence[Path]) -> list[str]:
 
 def _differing_options(meta: Meta, metas: Sequence[Meta]) -> str:
     differing = [
-        f"{name}={value}"
+        f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
         for name, value in meta.policy_options.items()
         if any(other.policy_options.get(name) != value for other in metas if other.policy == meta.policy)
     ]

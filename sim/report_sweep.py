@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sim.report_figure import GREY, Figure, Trace, color_of, log_axis, text_of
+from sim.report_figure import GREY, RUN_COLORS, Figure, Trace, color_of, log_axis, text_of
 from sim.report_slo import Slo
 from sim.summary import Summary
 from sim.sweep_front import LATENCIES, latency_s
@@ -21,7 +21,8 @@ from traces.trace import Floats
 
 SWEEP_FILE = "sweep.parquet"
 FIRST_LATENCY = "e2e_p99"
-SYMBOLS: Final = {"keeps": "circle", "violates": "circle-open", "invalid": "x-thin-open"}
+SHAPES: Final = ("circle", "square", "diamond")
+"""Of policies of one colour."""
 LOOKS: Final = {"keeps": "", "violates": ", violates", "invalid": ", NOT VALID"}
 CAPTION = (
     "A point is a combination of policy and options; the menu chooses the latency. The line is the Pareto "
@@ -92,14 +93,14 @@ def sweep_figure(workload: Workload, key: str) -> Figure:
     front = {"type": "scatter", "mode": "lines", "name": "front", "line": {"color": GREY, "width": 1.5}}
     data: list[Trace] = [{**front, "hoverinfo": "skip"}]
     for (policy, look), rows in groups.items():
-        color = color_of(policies.index(policy))
+        number = policies.index(policy)
         data.append(
             {
                 "type": "scatter",
                 "mode": "markers",
                 "name": text_of(policy) + LOOKS[look],
                 "y": _energies(rows),
-                "marker": {"color": color, "size": 10, "symbol": SYMBOLS[look], "line": {"width": 2}},
+                "marker": {**_marker(number, look), "color": color_of(number)},
                 "hovertext": [_told(one) for one in rows],
                 "hoverinfo": "text",
             }
@@ -128,6 +129,12 @@ def _look(one: Ranked) -> str:
     if not one.result.summary.energy_valid:
         return "invalid"
     return "violates" if one.violates else "keeps"
+
+
+def _marker(number: int, look: str) -> dict[str, Any]:
+    shape = SHAPES[number // len(RUN_COLORS) % len(SHAPES)]
+    symbol = {"keeps": shape, "violates": f"{shape}-open", "invalid": "x-thin-open"}[look]
+    return {"symbol": symbol, "size": 10, "line": {"width": 0 if look == "keeps" else 2}}
 
 
 def _energies(rows: Sequence[Ranked]) -> Floats:

@@ -258,7 +258,7 @@ def test_a_guard_holds_fails_or_does_not_apply() -> None:
         ([{"kind": "simulated"}, {"kind": "measured"}], ["immediate, simulated", "immediate, measured"]),
         (
             [{"policy_options": {"window_s": 1.0, "n": 1}}, {"policy_options": {"window_s": 2.0, "n": 1}}],
-            ["immediate (window_s=1.0)", "immediate (window_s=2.0)"],
+            ["immediate (window_s=1)", "immediate (window_s=2)"],
         ),
         ([{"trace_name": "x"}, {"trace_name": "y"}], ["x, immediate", "y, immediate"]),
         ([{}, {}], ["folder", "other"]),
