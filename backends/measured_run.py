@@ -14,7 +14,7 @@ from backends.prompts import SAFE_VOCABULARY, make_prompts
 from backends.replicas import Replicas
 from backends.rig import Rig
 from sim.options import options_among
-from sim.told_costs import AsksForCosts, ToldCosts, tell_costs
+from sim.told_costs import ToldCosts, asking, tell_costs
 
 IDLE_BEFORE_S = 2.0
 """Known idle before time 0; its power is the run's `idle_w`."""
@@ -81,7 +81,7 @@ async def measure_replay(what: Replay, rig: Rig, progress: Callable[[int], None]
 
 
 def _tell_costs(what: Replay, facts: Mapping[str, Any]) -> None:
-    if isinstance(what.policy, AsksForCosts):
+    if asking(what.policy):
         table, replicas = what.table, int(facts.get("replicas", 1))
         options = options_among({} if table is None else {**table.engine, **facts})
         tell_costs(what.policy, None if table is None else ToldCosts(table, options, replicas))

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 RUNS = Path("runs")
 ROUTER = "round-robin"
+NO_STEPS = "divides the energy of steps, which a server tells nothing of; leave it out"
 CHOOSES = "chooses among --replicas; leave it out"
 BACKEND_HELP = "Where requests are served: in simulation, by a vLLM started here, or by a running server."
 MODEL_HELP = "Of a live engine: model name or folder; for vllm, config.json alone runs on random weights."
@@ -99,6 +100,7 @@ def cli(
     from sim.settings import split_pair
     from sim.summary import summarize
     from sim.table_files import DEFAULT, load_table
+    from sim.told_costs import asking
 
     live = {"simulate": _no_engine, "vllm": _vllm, "openai": _server}[backend](
         engine,
@@ -115,6 +117,8 @@ def cli(
     )
     _ensure_writable(out)
     chosen = make_policy(policy, dict(split_pair(pair, "--set") for pair in settings), seed)
+    if backend == "openai" and not asking(chosen):
+        _refuse({"--table": table}, ("--table",), NO_STEPS)
     costs = load_table(table or DEFAULT) if live is None or table else None
     given = {name: value for name, value in selection.items() if value is not None}
     attachments: dict[str, dict[str, Any]] = {}
@@ -182,7 +186,6 @@ def _server(options: tuple[str, ...], given: dict[str, Any]) -> "LiveEngine":
 
     _refuse(given, ("--device",), "is of --backend vllm")
     _refuse({"--engine": options}, ("--engine",), "cannot change a server that runs; leave it out")
-    _refuse(given, ("--table",), "divides the energy of steps, which a server tells nothing of; leave it out")
     _refuse(given, ("--replicas",), "starts engines; give --url once a replica instead")
     if not given["--url"]:
         raise click.UsageError("--backend openai needs --url: where the server's API begins")
@@ -209,11 +212,11 @@ def _measure(
     from sim.table_files import DEFAULT, load_table
 
     costs = None if table is None else table.coefficients
+    if table is None and not isinstance(engine, RunningServer):
+        table = load_table(DEFAULT)
     # A server that goes on remembers the prompts of replays before; a vLLM just started has none.
     name = f"{trace.name}-{time.time_ns()}" if isinstance(engine, RunningServer) else trace.name
-    what = Replay(
-        name=name, trace=trace, policy=policy, seed=seed, costs=costs, table=table or load_table(DEFAULT)
-    )
+    what = Replay(name=name, trace=trace, policy=policy, seed=seed, costs=costs, table=table)
     return replay_live(what, engine)
 
 

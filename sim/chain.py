@@ -2,7 +2,6 @@
 
 from sim.gateway import Gateway
 from sim.policy import Decision, Held, HeldRequest, Policy
-from sim.told_costs import ToldCosts, tell_costs
 
 
 class Chain:
@@ -25,11 +24,6 @@ class Chain:
         self.retimes = any(getattr(policy, "retimes", False) for policy in policies)
         self.needs_prediction = any(getattr(policy, "needs_prediction", False) for policy in policies)
         self._outer, self._inner = (Gateway(policy) for policy in policies)
-
-    def learn_costs(self, costs: ToldCosts) -> None:
-        """Tell both of the costs, if they ask."""
-        for policy in self.policies:
-            tell_costs(policy, costs)
 
     def decide(self, now_s: float, held: Held, running: int) -> Decision:
         """Tell the two what has happened, and release what the inner one does."""

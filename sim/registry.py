@@ -64,7 +64,8 @@ def make_policy(name: str, options: Mapping[str, str], seed: int = 0) -> Policy:
 
 def members_of(name: str) -> list[str]:
     """Return the names that `+` joins; a file whose path has a `+` is one."""
-    return [name] if Path(name.rpartition(":")[0]).is_file() else name.split("+")
+    path, _, class_name = name.rpartition(":")
+    return [name] if "+" not in class_name and Path(path).is_file() else name.split("+")
 
 
 def settings_of_policy(name: str) -> dict[str, Any]:

@@ -32,16 +32,21 @@ class AsksForCosts(Protocol):
         ...
 
 
+def asking(policy: Policy) -> list[AsksForCosts]:
+    """Return who asks for costs: the policy itself, or those in its attribute `policies`."""
+    if isinstance(policy, AsksForCosts):
+        return [policy]
+    return [asker for member in getattr(policy, "policies", ()) for asker in asking(member)]
+
+
 def tell_costs(policy: Policy, costs: ToldCosts | None) -> None:
     """Tell `policy` what the engines cost, if it asks.
 
     Raises:
         ValueError: It asks, and nobody knows.
     """
-    if not isinstance(policy, AsksForCosts):
-        return
-    if costs is None:
-        raise ValueError(
-            f"policy {type(policy).__name__} estimates by a cost table, there is none; give --table"
-        )
-    policy.learn_costs(costs)
+    for asker in asking(policy):
+        if costs is None:
+            name = type(asker).__name__
+            raise ValueError(f"policy {name} estimates by a cost table, there is none; give --table")
+        asker.learn_costs(costs)

@@ -163,3 +163,5 @@ def test_policies_in_files_can_stand_in_a_chain(tmp_path: Path) -> None:
     path.rename(plain)
     policy = make_policy(f"batch-window+{plain}:Newest", {"window_s": "1", f"{plain}:Newest.most": "1"})
     assert [row for _, row in submissions(trace, policy)] == [0, 2, 1]
+    before = make_policy(f"{plain}:Newest+batch-window", {"window_s": "1"})
+    assert submissions(trace, before)[0][0] == 1.0

@@ -168,6 +168,10 @@ def test_every_option_is_told_of(command: str, page: str) -> None:
         (["--router", "least-loaded"], "--router chooses among --replicas"),
         (["--backend", "openai", "--url", "http://x", "--engine", "max_num_seqs=4"], "server that runs"),
         (["--backend", "openai", "--url", "http://x", "--table", "mine"], "tells nothing of"),
+        (
+            ["--backend", "openai", "--url", "http://x", "--policy", "deadline", "--table", "x"],
+            "no table 'x'",
+        ),
         (["--backend", "openai", "--url", "x:80"], "--url takes http://HOST:PORT/v1, got 'x:80'"),
     ],
 )

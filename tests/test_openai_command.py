@@ -179,6 +179,19 @@ def test_a_server_elsewhere_has_latencies_and_no_energy_and_can_be_compared(tmp_
 
 
 @pytest.mark.usefixtures("fast")
+@pytest.mark.usefixtures("fast")
+def test_a_policy_that_asks_for_costs_is_told_those_of_the_table_given(tmp_path: Path) -> None:
+    trace = trace_file(tmp_path, [0.0, 0.1], [100, 100], 2)
+    asked = ["--policy", "deadline", "--set", "ttft_s=0.5"]
+    with running(Script(step_s=0.01)) as url:
+        refused = replay(trace, url, tmp_path / "none", *asked)
+        done = replay(trace, url, tmp_path / "run", *asked, "--table", "h200-llama-3.1-8b-bf16")
+    assert refused.exit_code == 2
+    assert "policy Deadline estimates by a cost table, there is none; give --table" in refused.output
+    assert done.exit_code == 0, done.output
+    assert (read_run(tmp_path / "run").outcomes.released_s > 0.3).all()
+
+
 def test_what_a_server_fails_counts_as_failed_with_its_reason(tmp_path: Path) -> None:
     faults = {21: "refuse", 22: "error", 23: "cut", 24: "early", 25: "short"}
     trace = trace_file(tmp_path, [0.0] * 6, [20, *faults], 3)
