@@ -202,7 +202,7 @@ BAD_ARGUMENTS: dict[str, tuple[tuple[object, ...], str]] = {
     "unknown option": (("toy.parquet", "--speed", 11), "No such option"),
     "text for a number": (("toy.parquet", "--limit", "few"), "'few' is not a valid int"),
     "missing file": (("none.csv",), "none.csv: no such file"),
-    "unknown policy": (("toy.parquet", "--policy", "fifo"), "no policy 'fifo'; there are batch-window, con"),
+    "unknown policy": (("toy.parquet", "--policy", "fifo"), "no policy 'fifo'; there are batch-window, "),
     "unknown policy option": (
         ("toy.parquet", "--set", "window=1"),
         "policy immediate has no option 'window'",
