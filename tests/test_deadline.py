@@ -20,7 +20,7 @@ from sim.options import EngineOptions, FleetOptions
 from sim.policy import HeldRequest
 from sim.registry import make_policy, options_of
 from sim.simulate import simulate
-from sim.told_costs import ToldCosts, tell_costs
+from sim.told_costs import tell_costs
 from traces.record import Outcomes
 from traces.trace import Trace
 
@@ -82,35 +82,6 @@ def test_a_deadline_and_a_prediction_say_when_an_offline_request_has_to_begin() 
     assert 39.8 < released_s[0] == released_s[1] < 40.0 - 0.1
     online = replace(predict_lengths(trace, "oracle"), is_offline=None)
     assert (replayed(online, Deadline(2.0, tpot_s=0.5)).released_s < 2.0).all()
-
-
-class CountingHeld:
-    """Counts how often it is asked for a request."""
-
-    def __init__(self, gateway: Gateway) -> None:
-        self._held = gateway.held
-        self.asked = 0
-
-    def __len__(self) -> int:
-        return len(self._held)
-
-    def __getitem__(self, index: int) -> HeldRequest:
-        self.asked += 1
-        return self._held[index]
-
-    def __iter__(self):  # type: ignore[no-untyped-def]
-        raise AssertionError("a walk through all that is held")
-
-
-def test_an_arrival_is_looked_at_once_however_many_are_held() -> None:
-    policy = Deadline(ttft_s=1e6)
-    tell_costs(policy, ToldCosts(toy_table(), OPTIONS))
-    gateway = Gateway(Immediate())
-    held = CountingHeld(gateway)
-    for place in range(200):
-        gateway.held._add(HeldRequest(place, float(place), 10))
-        assert policy.decide(float(place), held, 5).release == ()
-    assert held.asked == 200
 
 
 def test_without_a_table_it_is_refused() -> None:

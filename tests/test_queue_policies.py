@@ -1,19 +1,26 @@
-"""The laws of `pace`, `concurrency` and `shortest-first`."""
+"""The laws of `pace`, `concurrency` and `shortest-first`, and what a long queue costs any policy."""
+
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_engine import ToyEngine
+from toy_policies import NEEDED
+from toy_table import toy_table
 from toy_trace import toy_trace, traces
 
 from sim.concurrency import Concurrency
 from sim.driver import Driver
+from sim.gateway import HeldRequests
 from sim.length_prediction import predict_lengths
+from sim.options import EngineOptions
 from sim.pace import Pace
-from sim.policy import Decision, Held, Policy
+from sim.policy import Decision, Held, HeldRequest, Policy
 from sim.registry import make_policy
 from sim.shortest_first import ShortestFirst
+from sim.told_costs import ToldCosts, tell_costs
 from traces.trace import Trace
 
 
@@ -80,6 +87,52 @@ def test_shortest_first_goes_by_prompt_and_predicted_output_or_by_prompt_alone()
     trace = toy_trace([0.0, 0.01, 0.02, 0.03], [64, 192, 64, 128], [4, 4, 200, 4])
     assert order_of(trace, ShortestFirst(1)) == [0, 2, 3, 1]
     assert order_of(predict_lengths(trace, "oracle"), ShortestFirst(1)) == [0, 3, 1, 2]
+
+
+class CountingHeld:
+    """Counts how often it is asked for a request, and refuses to be walked through."""
+
+    def __init__(self, held: HeldRequests) -> None:
+        self._held = held
+        self.asked = 0
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def __getitem__(self, index: int) -> HeldRequest:
+        self.asked += 1
+        return self._held[index]
+
+    def __iter__(self) -> Iterator[HeldRequest]:
+        raise AssertionError("walked through all that is held, to release none of it")
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("batch-window", {"window_s": "1e6"}),
+        ("carbon-aware", {"below_g_per_kwh": "0", **NEEDED["carbon-aware"]}),
+        ("deadline", {"ttft_s": "1e6"}),
+        ("pace", {"interval_s": "1e6"}),
+        ("shortest-first", {}),
+        ("size-bins", {"bin_size": "1000", "max_wait_s": "1e6"}),
+        ("static-batch", {}),
+        ("valley-fill", {}),
+        ("deadline+static-batch", {"ttft_s": "1e6"}),
+    ],
+)
+def test_a_long_queue_is_not_looked_through_at_each_arrival(name: str, options: dict[str, str]) -> None:
+    policy, held = make_policy(name, options), HeldRequests()
+    tell_costs(policy, ToldCosts(toy_table(), EngineOptions()))
+    if name == "pace":
+        held._add(HeldRequest(-1, 0.0, 10))
+        for request in policy.decide(0.0, held, 0).release:
+            held._remove(request)
+    counting = CountingHeld(held)
+    for place in range(300):
+        held._add(HeldRequest(place, float(place), 10, request_class="offline"))
+        assert policy.decide(float(place), counting, 1000).release == ()
+    assert counting.asked <= 300
 
 
 @pytest.mark.parametrize(
