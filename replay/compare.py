@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from replay.completion import complete_table
+
 if TYPE_CHECKING:
     from sim.step_cost import Coefficients
     from traces.record import Run
@@ -17,7 +19,7 @@ TABLE_HELP = "Split the measured energy by what this cost table says of the step
 @click.argument(
     "measured", metavar="RUN_MEASURED...", nargs=-1, required=True, type=click.Path(path_type=Path)
 )
-@click.option("--table", metavar="NAME|FILE", help=TABLE_HELP)
+@click.option("--table", metavar="NAME|FILE", shell_complete=complete_table, help=TABLE_HELP)
 @click.option("--json", "as_json", is_flag=True, help="Print the comparison as one JSON object.")
 @click.option(
     "--markdown", type=click.Path(path_type=Path), metavar="FILE", help="Write it as Markdown, too."

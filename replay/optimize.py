@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from replay.completion import complete_policy
 from replay.replay_options import POLICY_HELP, announce_compilation
 from replay.sweep_case import LATENCY_HELP, SLO_HELP, case_options
 
@@ -15,7 +16,14 @@ OUT_HELP = "Folder of the search; given again, it goes on."
 
 @click.command(short_help="Search a policy's options for the least energy within SLOs.")
 @click.argument("trace", type=click.Path(path_type=Path))
-@click.option("--policy", default="immediate", show_default=True, metavar="P", help=POLICY_HELP)
+@click.option(
+    "--policy",
+    default="immediate",
+    show_default=True,
+    metavar="P",
+    shell_complete=complete_policy,
+    help=POLICY_HELP,
+)
 @click.option(
     "--set", "settings", multiple=True, metavar="K=V", help="Option of the policy that is not searched."
 )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from replay.completion import complete_policy, complete_router, complete_table
 from replay.replay_options import (
     POLICY_HELP,
     TABLE_HELP,
@@ -43,9 +44,16 @@ OUT_HELP = "Folder for the run's record; it must not exist.  [default: runs/TRAC
 
 @click.command(short_help="Replay a trace; `run` may be left out.")
 @click.argument("trace", type=click.Path(path_type=Path))
-@click.option("--policy", default="immediate", show_default=True, metavar="P", help=POLICY_HELP)
+@click.option(
+    "--policy",
+    default="immediate",
+    show_default=True,
+    metavar="P",
+    shell_complete=complete_policy,
+    help=POLICY_HELP,
+)
 @click.option("--set", "settings", multiple=True, metavar="K=V", help="Option of the policy; repeatable.")
-@click.option("--table", metavar="NAME|FILE", help=TABLE_HELP)
+@click.option("--table", metavar="NAME|FILE", shell_complete=complete_table, help=TABLE_HELP)
 @click.option("--engine", multiple=True, metavar="K=V", help="Engine option, vLLM's name; repeatable.")
 @click.option(
     "--backend",
@@ -62,7 +70,7 @@ OUT_HELP = "Folder for the run's record; it must not exist.  [default: runs/TRAC
 @click.option("--vocabulary", type=int, metavar="N", help=VOCABULARY_HELP)
 @click.option("--gpu", "gpus", multiple=True, type=int, metavar="N", help=GPU_HELP)
 @click.option("--replicas", type=click.IntRange(min=1), default=1, show_default=True, help=REPLICAS_HELP)
-@click.option("--router", metavar="R[:K=V]", help=ROUTER_HELP)
+@click.option("--router", metavar="R[:K=V]", shell_complete=complete_router, help=ROUTER_HELP)
 @selection_options
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help=OUT_HELP)
 @click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Seed of what is drawn.")

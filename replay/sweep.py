@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from replay.completion import complete_policy
 from replay.replay_options import POLICY_HELP, announce_compilation
 from replay.sweep_case import LATENCY_HELP, SLO_HELP, case_options
 
@@ -17,7 +18,15 @@ OUT_HELP = "Folder of the results; those in it are not simulated again."
 
 @click.command(short_help="Replay all combinations of policies and options; show the trade-off.")
 @click.argument("traces", nargs=-1, required=True, metavar="TRACE...", type=click.Path(path_type=Path))
-@click.option("--policy", "policies", multiple=True, default=["immediate"], metavar="P", help=POLICY_HELP)
+@click.option(
+    "--policy",
+    "policies",
+    multiple=True,
+    default=["immediate"],
+    metavar="P",
+    shell_complete=complete_policy,
+    help=POLICY_HELP,
+)
 @click.option("--grid", multiple=True, metavar="NAME=VALUES", help=GRID_HELP)
 @click.option("--slo", "slos", multiple=True, metavar="LATENCY=S", help=SLO_HELP)
 @click.option("--latency", default="e2e_p99", show_default=True, metavar="LATENCY", help=LATENCY_HELP)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from replay.completion import complete_router, complete_table
 from replay.replay_options import TABLE_HELP, Command, selection_options
 
 if TYPE_CHECKING:
@@ -19,12 +20,12 @@ FLEET_HELP = "As of `replay run`, where it is not varied."
 def case_options(command: Command) -> Command:
     """Give a command these options; `common_case` takes what comes of them."""
     options = (
-        click.option("--table", metavar="NAME|FILE", help=TABLE_HELP),
+        click.option("--table", metavar="NAME|FILE", shell_complete=complete_table, help=TABLE_HELP),
         click.option(
             "--engine", multiple=True, metavar="K=V", help="Engine option, vLLM's name; repeatable."
         ),
         click.option("--replicas", metavar="N", help=FLEET_HELP),
-        click.option("--router", metavar="R", help=FLEET_HELP),
+        click.option("--router", metavar="R", shell_complete=complete_router, help=FLEET_HELP),
         selection_options,
         click.option("--seed", type=int, default=0, show_default=True, metavar="N", help=SEED_HELP),
     )

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from replay.completion import complete_table
+
 if TYPE_CHECKING:
     from sim.table import CostTable
 
@@ -12,7 +14,7 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.command()
-@click.argument("names", nargs=-1)
+@click.argument("names", nargs=-1, shell_complete=complete_table)
 @click.option("--plot", "picture", type=FILE, metavar="FILE", help="Draw its points: .png, .svg or .pdf.")
 @click.option("--overwrite", is_flag=True, help="Replace the plot if it is there.")
 def cli(names: tuple[str, ...], picture: Path | None, overwrite: bool) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from replay.cases import Case, read_plan
+from replay.completion import complete_policy, complete_router, complete_table
 from replay.live_engine import LiveEngine, StartedVllm, TwinVllm
 
 if TYPE_CHECKING:
@@ -31,7 +32,14 @@ STOP_HELP = "Begin no replay that would end later; run again to go on."
 @click.command(short_help="Measure a replay, simulate it, and compare.")
 @click.argument("trace", required=False, type=click.Path(path_type=Path))
 @click.option("--plan", type=click.Path(path_type=Path), metavar="FILE", help=PLAN_HELP)
-@click.option("--policy", default="immediate", show_default=True, metavar="P", help="Policy, without a plan.")
+@click.option(
+    "--policy",
+    default="immediate",
+    show_default=True,
+    metavar="P",
+    shell_complete=complete_policy,
+    help="Policy, without a plan.",
+)
 @click.option("--set", "settings", multiple=True, metavar="K=V", help="Option of the policy; repeatable.")
 @click.option("--stretch", type=float, metavar="F", help="Multiply arrival times: 0.5 is twice as fast.")
 @click.option("--limit", type=int, metavar="N", help="Keep the first N requests.")
@@ -43,11 +51,18 @@ STOP_HELP = "Begin no replay that would end later; run again to go on."
 @click.option("--engine", multiple=True, metavar="K=V", help="vLLM engine option; repeatable.")
 @click.option("--gpu", "gpus", multiple=True, type=int, metavar="N", help="NVML index to meter; repeatable.")
 @click.option("--replicas", type=click.IntRange(min=1), default=1, show_default=True, help=REPLICAS_HELP)
-@click.option("--router", default="round-robin", show_default=True, metavar="R", help=ROUTER_HELP)
+@click.option(
+    "--router",
+    default="round-robin",
+    show_default=True,
+    metavar="R",
+    shell_complete=complete_router,
+    help=ROUTER_HELP,
+)
 @click.option(
     "--device", type=click.Choice(["gpu", "twin"]), default="gpu", show_default=True, help=DEVICE_HELP
 )
-@click.option("--table", metavar="NAME|FILE", help=TABLE_HELP)
+@click.option("--table", metavar="NAME|FILE", shell_complete=complete_table, help=TABLE_HELP)
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder of the records."
 )
