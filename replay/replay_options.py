@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Command = Callable[..., Any]
 
-POLICY_HELP = "Name of a policy, or FILE.py:CLASS."
+POLICY_HELP = "Name of a policy, FILE.py:CLASS, or several in a row: A+B."
 TABLE_HELP = "Cost table, by name or as a file; `replay tables` lists those that ship."
 LENGTHS_HELP = "What the policy is told of output lengths: none, oracle, or noisy:cv=F."
 
