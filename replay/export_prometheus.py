@@ -5,6 +5,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from replay.histogram import histogram
 from sim import metrics
@@ -142,15 +143,15 @@ def _by_engine(run: Run) -> list[tuple[str, Outcomes]]:
     outcomes = run.outcomes
     if outcomes.replica is None:
         return [("0" if run.meta.engine_options.get("replicas", 1) == 1 else "all", outcomes)]
-    columns = {field.name: getattr(outcomes, field.name) for field in fields(outcomes)}
-    engines = range(int(run.meta.engine_options.get("replicas", outcomes.replica.max() + 1)))
-    return [
-        (
-            str(engine),
-            Outcomes(**{name: column[outcomes.replica == engine] for name, column in columns.items()}),
-        )
-        for engine in engines
-    ]
+    engines = range(max(len(run.meta.replicas), int(outcomes.replica.max()) + 1))
+    return [(str(engine), _rows(outcomes, outcomes.replica == engine)) for engine in engines]
+
+
+def _rows(outcomes: Outcomes, rows: NDArray[np.bool_]) -> Outcomes:
+    columns: dict[str, Any] = {field.name: getattr(outcomes, field.name) for field in fields(outcomes)}
+    for name, values in columns.items():
+        columns[name] = None if values is None else values[rows]
+    return Outcomes(**columns)
 
 
 def _prompt_tokens(outcomes: Outcomes) -> Counts:
