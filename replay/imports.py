@@ -12,7 +12,7 @@ def cli() -> None:
     """Make a run record of what another tool measured."""
 
 
-@cli.command("vllm-bench")
+@cli.command("vllm-bench", short_help="A result that `vllm bench serve` saved in detail.")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, metavar="RUN", help=OUT_HELP)
 def vllm_bench(file: Path, out: Path) -> None:
