@@ -21,10 +21,12 @@ def vllm_bench(file: Path, out: Path) -> None:
     The run has latencies and no energy. docs/export.md says what is read from which field.
     """
     from replay.bench_result import read_bench
+    from replay.keep import make_runs
     from replay.printing import summary_text
     from sim.summary import summarize
     from traces.record_files import ensure_record_free, write_run
 
+    make_runs(out)
     ensure_record_free(out)
     run = read_bench(file)
     write_run(run, out)

@@ -13,6 +13,16 @@ if TYPE_CHECKING:
     from traces.record import Run
 
 
+RUNS = Path("runs")
+"""Where records go unless told otherwise."""
+
+
+def make_runs(directory: Path) -> None:
+    """Make the folder RUNS if `directory` is to lie in it; any other has to be there."""
+    if directory.parent == RUNS:
+        RUNS.mkdir(exist_ok=True)
+
+
 def keep_run(run: "Run", directory: Path, attachments: Mapping[str, Mapping[str, Any]]) -> Path:
     """Write the record of a run and return its folder: `directory`, or for a live run another if that fails.
 

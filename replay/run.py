@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from replay.completion import complete_policy, complete_router, complete_table
+from replay.keep import RUNS, keep_run, make_runs
 from replay.replay_options import (
     POLICY_HELP,
     TABLE_HELP,
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from traces.record import Meta, Run
     from traces.trace import Trace
 
-RUNS = Path("runs")
 ROUTER = "round-robin"
 NO_STEPS = "divides the energy of steps, which a server tells nothing of; leave it out"
 CHOOSES = "chooses among --replicas; leave it out"
@@ -101,7 +101,6 @@ def cli(
     """
     from dataclasses import replace
 
-    from replay.keep import keep_run
     from sim.options import FleetOptions
     from sim.registry import make_policy
     from sim.serving import Setup
@@ -287,6 +286,7 @@ def _ensure_writable(out: Path | None) -> None:
     elif out.exists():
         raise ValueError(f"{out}: exists already; give another --out, or remove it")
     else:
+        make_runs(out)
         ensure_record_free(out)
 
 
