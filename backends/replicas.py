@@ -11,7 +11,8 @@ from backends.prompted_engine import TokenEngine, row_of
 from backends.step_log import STEP
 from sim.arrivals import held_request
 from sim.policy import HeldRequest
-from sim.router_registry import full_name, make_router
+from sim.router_registry import make_router
+from sim.settings import full_name
 from traces.trace import Trace
 
 REPLICA_STEP = np.dtype([*STEP.descr, ("replica", "i4")])
@@ -32,7 +33,7 @@ class Replicas:
         """
         self._engines = engines
         self._router = make_router(router, (len(engines),))
-        fleet = {"replicas": len(engines), "router": full_name(router, (len(engines),))}
+        fleet = {"replicas": len(engines), "router": full_name(router, self._router)}
         self._facts = engines[0].facts() | fleet
         for replica, engine in enumerate(engines):
             facts = engine.facts()

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 ROUTER = "round-robin"
 NO_STEPS = "divides the energy of steps, which a server tells nothing of; leave it out"
+SIMULATED = "is simulated only: leave it out"
 CHOOSES = "chooses among --replicas; leave it out"
 BACKEND_HELP = "Where requests are served: in simulation, by a vLLM started here, or by a running server."
 MODEL_HELP = "Of a live engine: model name or folder; for vllm, config.json alone runs on random weights."
@@ -38,6 +39,7 @@ URL_HELP = "Of --backend openai: where the server's API begins, http://HOST:PORT
 VOCABULARY_HELP = "Of --backend openai: prompts' token ids are below N.  [default: as --model's folder says]"
 REPLICAS_HELP = "Equal engines behind the policy, each on GPUs of its own."
 ROUTER_HELP = "Which of several replicas a request goes to (docs/fleet.md).  [default: round-robin]"
+SCALING_HELP = "Which of several replicas sleep, and when (docs/fleet.md).  [default: fixed]"
 GPU_HELP = "Of a live engine: NVML index to meter; repeatable.  [default: those that vLLM uses; none]"
 OUT_HELP = "Folder for the run's record; it must not exist.  [default: runs/TRACE-POLICY-TIME]"
 
@@ -71,6 +73,7 @@ OUT_HELP = "Folder for the run's record; it must not exist.  [default: runs/TRAC
 @click.option("--gpu", "gpus", multiple=True, type=int, metavar="N", help=GPU_HELP)
 @click.option("--replicas", type=click.IntRange(min=1), default=1, show_default=True, help=REPLICAS_HELP)
 @click.option("--router", metavar="R[:K=V]", shell_complete=complete_router, help=ROUTER_HELP)
+@click.option("--scaling", metavar="S[:K=V]", help=SCALING_HELP)
 @selection_options
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help=OUT_HELP)
 @click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Seed of what is drawn.")
@@ -89,6 +92,7 @@ def cli(
     gpus: tuple[int, ...],
     replicas: int,
     router: str | None,
+    scaling: str | None,
     out: Path | None,
     seed: int,
     as_json: bool,
@@ -120,6 +124,7 @@ def cli(
             "--table": table,
             "--replicas": None if replicas == 1 else replicas,
             "--router": router,
+            "--scaling": scaling,
         },
     )
     _ensure_writable(out)
@@ -132,7 +137,9 @@ def cli(
     interrupted = False
     if live is None:
         assert costs is not None
-        setup = Setup(engine_options(engine, costs), FleetOptions(replicas, router or ROUTER), costs)
+        setup = Setup(
+            engine_options(engine, costs), FleetOptions(replicas, router or ROUTER, scaling or "fixed"), costs
+        )
         long = None if given else _long(trace, chosen, setup)
         if long is not None:
             _stream(long, chosen, policy, setup, out, seed, as_json)
@@ -173,6 +180,7 @@ def _vllm(options: tuple[str, ...], given: dict[str, Any]) -> "LiveEngine":
     from sim.table_files import DEFAULT, load_table
 
     _refuse(given, ("--url", "--vocabulary"), "is of --backend openai")
+    _refuse(given, ("--scaling",), SIMULATED)
     if given["--device"] == "twin":
         _refuse(given, ("--gpu",), "names a GPU to meter; a twin has none: leave it out")
         _refuse(given, ("--replicas", "--router"), "is of real GPUs: leave it out")
@@ -192,6 +200,7 @@ def _server(options: tuple[str, ...], given: dict[str, Any]) -> "LiveEngine":
     from sim.options import FleetOptions
 
     _refuse(given, ("--device",), "is of --backend vllm")
+    _refuse(given, ("--scaling",), SIMULATED)
     _refuse({"--engine": options}, ("--engine",), "cannot change a server that runs; leave it out")
     _refuse(given, ("--replicas",), "starts engines; give --url once a replica instead")
     if not given["--url"]:

@@ -22,13 +22,15 @@ from sim.engine_state import (
     OUTSIDE_STEPS,
     PIECES,
     PREFILL_J,
+    STANDBY_J,
     STEP_COLUMNS,
     STEPS_TOLD,
     new_engine,
 )
-from sim.gpu_step import rest_until
+from sim.gpu_step import rest_until, stand_by_until
 from sim.options import EngineOptions
 from sim.power_samples import PowerSamples
+from sim.prefix_cache import forget_all
 from sim.request_table import RequestTable, table_of
 from sim.scheduler_state import (
     ENERGY_J,
@@ -42,7 +44,7 @@ from sim.scheduler_state import (
     PROMPT_TOKENS,
 )
 from sim.table import CostTable
-from traces.record import EnergySplit, Power, ReplicaUse
+from traces.record import AWAY, EnergySplit, Power, ReplicaUse
 from traces.trace import Floats, Ints, Trace
 
 NOBODY_FINISHED: Ints = np.zeros(0, np.int64)
@@ -111,6 +113,7 @@ class SimulatedEngine:
         self._idle_w = table.coefficients.idle_w
         self._running = 0
         self._finished = 0
+        self._away = {f"{state}_{unit}": 0.0 for state in AWAY for unit in "sj"}
         self._client_free_s = 0.0
         self._power: Power | None = None
         self._steps: list[Floats] = []
@@ -170,19 +173,21 @@ class SimulatedEngine:
     def split(self) -> EnergySplit:
         """Where the energy went so far; complete after `close`."""
         tally = self._core.tally
-        return EnergySplit(float(tally[PREFILL_J]), float(tally[DECODE_J]), float(tally[IDLE_J]))
+        idle_j = float(tally[IDLE_J] + tally[STANDBY_J])
+        return EnergySplit(float(tally[PREFILL_J]), float(tally[DECODE_J]), idle_j)
 
     @property
     def use(self) -> ReplicaUse:
         """How long the GPU was busy and idle, and what it took; complete after `close`."""
-        tally, split = self._core.tally, self.split
+        tally, away = self._core.tally, self._away
         return ReplicaUse(
             requests=self._finished,
-            busy_s=float(tally[GPU_END_S] - tally[IDLE_S]),
+            busy_s=float(tally[GPU_END_S] - tally[IDLE_S] - sum(away[f"{state}_s"] for state in AWAY)),
             idle_s=float(tally[IDLE_S]),
-            busy_j=split.prefill_j + split.decode_j,
-            idle_j=split.idle_j,
+            busy_j=float(tally[PREFILL_J] + tally[DECODE_J]),
+            idle_j=float(tally[IDLE_J]),
             idle_w=self._idle_w,
+            **away,
         )
 
     @property
@@ -271,6 +276,20 @@ class SimulatedEngine:
         while len(some := self._known_finishes()):
             finished.append(some)
         return np.concatenate(finished)
+
+    def rest(self, until_s: float) -> None:
+        """Account the idle energy up to `until_s`; there are no requests."""
+        self._collect()
+        rest_until(self._core, until_s)
+
+    def stand_by(self, state: str, until_s: float, joules: float) -> None:
+        """Spend the time up to `until_s` in a state of AWAY, taking `joules`; no KV block outlives that."""
+        assert self._running == 0, "a replica has no requests when it goes away"
+        self._collect()
+        self._away[f"{state}_s"] += until_s - float(self._core.tally[GPU_END_S])
+        self._away[f"{state}_j"] += joules
+        stand_by_until(self._core, until_s, joules)
+        forget_all(self._core.scheduler)
 
     def close(self, end_s: float) -> None:
         """Account the idle energy up to `end_s`; nothing runs after that.

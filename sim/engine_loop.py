@@ -58,7 +58,7 @@ def earliest_finish_s(e: Engine) -> float:
         return next_finish_s(e)
     if e.scheduler.number[IN_FLIGHT] > 0 or has_requests(e.scheduler):
         return float(e.tally[NOW_S] + e.host.deliver_s)
-    return next_input_s(e) + e.host.deliver_s
+    return float(max(next_input_s(e), e.tally[NOW_S]) + e.host.deliver_s)
 
 
 @compiled

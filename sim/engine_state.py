@@ -24,9 +24,10 @@ from traces.trace import Floats, Ints
     TICK_S,  # seconds between power samples
     FLIGHT_OUTPUT_S,  # when the output of flight 0 is at the engine core; that of flight 1 is the next entry
     _,
-    IDLE_S,  # seconds in which the GPU ran no step
+    IDLE_S,  # seconds in which the GPU ran no step, awake
+    STANDBY_J,  # energy of other states than awake
     TALLIES,
-) = range(12)
+) = range(13)
 (
     INPUT_HEAD,  # first request on its way to the engine core
     INPUT_TAIL,  # last of them

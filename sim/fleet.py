@@ -6,8 +6,11 @@ from math import inf, nextafter
 import numpy as np
 
 from sim.arrivals import held_request
+from sim.crew import SleepingCrew
 from sim.engine import NOBODY_FINISHED, Advanced, SimulatedEngine
 from sim.router import Router
+from sim.scaling import Scaling
+from sim.table import CostTable
 from traces.trace import Counts, Ints, Trace
 
 
@@ -22,13 +25,25 @@ class Fleet:
         replica: Which engine each row went to, shape (rows,).
     """
 
-    def __init__(self, engines: Sequence[SimulatedEngine], router: Router, trace: Trace) -> None:
+    def __init__(
+        self,
+        engines: Sequence[SimulatedEngine],
+        router: Router,
+        trace: Trace,
+        scaling: Scaling | None = None,
+        table: CostTable | None = None,
+    ) -> None:
         """Put engines together.
 
         Args:
             engines: At least one, equal, at time 0.
             router: Chooses one for each request.
             trace: The requests; the engines' table has a row for each.
+            scaling: Decides which of them sleep, None for nobody.
+            table: Tells what sleeping takes, if anybody does.
+
+        Raises:
+            ValueError: The table does not tell.
         """
         self.replica: Counts = np.zeros(len(trace), np.int32)
         self._engines = engines
@@ -36,6 +51,9 @@ class Fleet:
         self._trace = trace
         self._loads = dict.fromkeys(range(len(engines)), 0)
         self._earliest_s = [inf] * len(engines)
+        self._crew: SleepingCrew | None = None
+        if scaling is not None and table is not None:
+            self._crew = SleepingCrew(engines, scaling, table, self._loads)
 
     @property
     def idle(self) -> bool:
@@ -45,11 +63,19 @@ class Fleet:
     def submit(self, rows: Sequence[int] | Ints, at_s: float) -> None:
         """Take in rows, released at `at_s` in this order; times never decrease."""
         for row in rows:
-            chosen = self._router.route(held_request(self._trace, int(row)), self._loads)
+            loads = self._loads if self._crew is None else self._crew.open(at_s)
+            chosen = self._router.route(held_request(self._trace, int(row)), loads)
+            if self._crew is not None:
+                self._crew.use(chosen)
             self.replica[row] = chosen
             self._loads[chosen] += 1
             self._engines[chosen].submit((row,), at_s)
             self._earliest_s[chosen] = self._engines[chosen].earliest_finish_s
+
+    def close(self, end_s: float) -> None:
+        """Account what sleeping replicas took up to `end_s`, the last finish; then the engines can close."""
+        if self._crew is not None:
+            self._crew.close(end_s)
 
     def advance(self, until_s: float) -> Advanced:
         """Run to the first moment at which a last token reaches its client, but not beyond `until_s`."""
@@ -63,6 +89,8 @@ class Fleet:
                 until_s = limit_s = advanced.time_s
                 finished.append(advanced.finished)
                 self._loads[first] -= len(advanced.finished)
+                if self._crew is not None:
+                    self._crew.finish(first, advanced.time_s)
             # What is decided at the limit or later finishes after it, if only by a rounding.
             self._earliest_s[first] = max(self._engines[first].earliest_finish_s, nextafter(limit_s, inf))
         return Advanced(until_s, np.concatenate(finished))

@@ -15,12 +15,13 @@ from sim.engine_state import (
     OUTSIDE_STEPS,
     PIECES,
     PREFILL_J,
+    STANDBY_J,
     TICK_S,
     Engine,
 )
 from sim.host_time import launch_s, lead_s
 from sim.scheduler_state import BATCH_SIZE, CONTEXT, ENERGY_J, PREFILL_UNTIL, ROW, SEAT, TOKENS
-from sim.step_cost import gap_energy, step_cost
+from sim.step_cost import SPENT_J, WARMTH, gap_energy, step_cost
 
 
 class Load(NamedTuple):
@@ -101,10 +102,22 @@ def rest_until(e: Engine, start_s: float) -> None:
         note_power(e, end_s, before_j)
 
 
+@compiled_entry
+def stand_by_until(e: Engine, until_s: float, joules: float) -> None:
+    """Let the GPU take `joules` until `until_s`, and the engine core do nothing before."""
+    end_s, before_j = e.tally[GPU_END_S], total_j(e)
+    e.tally[STANDBY_J] += joules
+    e.tally[GPU_END_S] = until_s
+    e.tally[NOW_S] = max(e.tally[NOW_S], until_s)
+    e.gpu[SPENT_J] = 0.0
+    e.gpu[WARMTH] = 0.0
+    note_power(e, end_s, before_j)
+
+
 @compiled
 def total_j(e: Engine) -> float:
     """Return the energy since time 0."""
-    return float(e.tally[PREFILL_J] + e.tally[DECODE_J] + e.tally[IDLE_J])
+    return float(e.tally[PREFILL_J] + e.tally[DECODE_J] + e.tally[IDLE_J] + e.tally[STANDBY_J])
 
 
 @compiled

@@ -93,11 +93,13 @@ def energy_is_known(run: Evidence) -> Iterator[str]:
 
 
 def idling_is_the_least(run: Evidence) -> Iterator[str]:
-    """Guard 5. energy >= idle power * makespan."""
+    """Guard 5. energy >= idle power * makespan, of a replica that sleeps: * its time awake."""
     meta, total_j = run.meta, run.total_energy_j
     if total_j is None or meta.idle_w is None:
         return
     least_j = meta.idle_w * meta.makespan_s
+    if meta.replicas:
+        least_j = fsum(one.idle_w * (one.busy_s + one.idle_s) for one in meta.replicas)
     if total_j < least_j * (1 - _tolerance(run)):
         yield f"{total_j:.6g} J is less than idling alone takes, {least_j:.6g} J"
 

@@ -14,6 +14,7 @@ class LengthSplit:
 
     In its group a request goes to the least loaded replica. Groups are the pools of a fleet file; equal
     replicas are divided into groups as equal as can be, which share where they are fewer than the groups.
+    Where a whole group sleeps, its requests go to the least loaded of all.
 
     Attributes:
         edges: Tokens below which a request belongs to the first group, to the second, and so on, ascending,
@@ -67,4 +68,4 @@ class LengthSplit:
                 )
             tokens += request.predicted_output_tokens
         group = self._groups[sum(tokens >= edge for edge in self._edges)]
-        return least_loaded({replica: loads[replica] for replica in group})
+        return least_loaded({replica: loads[replica] for replica in group if replica in loads} or loads)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 from sim.router_registry import make_router
+from sim.scaling import make_scaling
 
 SchedulingPolicy = Literal["fcfs", "priority"]
 TRUE, FALSE = ("true", "1", "yes", ""), ("false", "0", "no")
@@ -74,18 +75,21 @@ class FleetOptions:
         replicas: Engines, each on GPUs of its own.
         router: Name of the router, one of `sim.router_registry.ROUTERS`, with options if need be:
             `pack:most=8`.
+        scaling: Who sleeps when: `fixed` for nobody, or one of `sim.scaling.SCALINGS` with options.
 
     Raises:
-        ValueError: There is no such number of engines or no such router, or it does not suit that number.
+        ValueError: There is no such number of engines, router or scaling, or an option of these is refused.
     """
 
     replicas: int = 1
     router: str = "round-robin"
+    scaling: str = "fixed"
 
     def __post_init__(self) -> None:
         if self.replicas < 1:
             raise ValueError(f"replicas must be >= 1, got {self.replicas}")
         make_router(self.router, (self.replicas,))
+        make_scaling(self.scaling)
 
 
 LEAST = {

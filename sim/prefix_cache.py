@@ -14,6 +14,7 @@ from sim.scheduler_state import (
     ARRIVAL,
     BUCKET_FIRST,
     BUCKET_NEXT,
+    NO_KEY,
     NULL_BLOCK,
     PROMPT_TOKENS,
     SPENT_KEY,
@@ -85,6 +86,12 @@ def forget(s: Scheduler, block: int) -> None:
     while s.blocks[before, BUCKET_NEXT] != block:
         before = int(s.blocks[before, BUCKET_NEXT])
     s.blocks[before, BUCKET_NEXT] = following
+
+
+def forget_all(s: Scheduler) -> None:
+    """Let no block hold anything known; nobody uses one."""
+    s.keys[:] = NO_KEY
+    s.blocks[:, [BUCKET_FIRST, BUCKET_NEXT]] = NULL_BLOCK
 
 
 def prefix_ids(prefix: PrefixBlocks) -> Ints:

@@ -6,7 +6,7 @@ from typing import Any
 from sim.length_split import LengthSplit
 from sim.prefix_affinity import PrefixAffinity
 from sim.router import LeastLoaded, Pack, RoundRobin, Router
-from sim.settings import parse_settings, settings_of, split_pair
+from sim.settings import make_named
 
 ROUTERS: Mapping[str, type[Any]] = {
     "round-robin": RoundRobin,
@@ -27,25 +27,7 @@ def make_router(router: str, pools: Sequence[int]) -> Router:
     Raises:
         ValueError: There is no such router or option, a value is refused, or the pools do not fit.
     """
-    name, *pairs = router.split(":")
-    if name not in ROUTERS:
-        raise ValueError(f"no router {name!r}; there are {', '.join(ROUTERS)}")
-    given = dict(split_pair(pair, f"--router {name}:") for pair in pairs)
-    made: Router = ROUTERS[name](**parse_settings(ROUTERS[name], given, f"router {name}"))
+    made: Router = make_named(router, ROUTERS, "router")
     if isinstance(made, LengthSplit):
         made.divide(pools)
     return made
-
-
-def full_name(router: str, pools: Sequence[int]) -> str:
-    """Return the router with all its options, also those left out, as a record keeps it."""
-    name, *_ = router.split(":")
-    made = make_router(router, pools)
-    options = [f"{option}={_text(getattr(made, option))}" for option in settings_of(type(made))]
-    return ":".join([name, *options])
-
-
-def _text(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:g}"
-    return str(value).lower() if isinstance(value, bool) else str(value)

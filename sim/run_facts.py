@@ -13,8 +13,10 @@ from sim.policy import Policy
 from sim.prediction import energy_interval_j
 from sim.registry import name_of, options_of
 from sim.replica_group import Totals
-from sim.router_registry import full_name
+from sim.router_registry import make_router
+from sim.scaling import make_scaling
 from sim.serving import Setup
+from sim.settings import full_name
 from sim.table import CostTable
 from traces.record import Meta
 from traces.trace import Trace
@@ -54,7 +56,7 @@ def describe(
         requests=requests,
         policy=name,
         policy_options=options_of(policy),
-        engine_options=asdict(setup.options) | (facts_of(setup.fleet) if replicas > 1 else {}),
+        engine_options=asdict(setup.options) | facts_of(setup.fleet),
         table=table.name,
         table_source=table.measured_on,
         gpu=table.gpu,
@@ -80,8 +82,13 @@ def id_of_run(trace: Trace, policy: Policy, started_at: datetime) -> str:
 
 
 def facts_of(fleet: FleetOptions) -> dict[str, Any]:
-    """Return the fleet's options as a record keeps them, the router's defaults included."""
-    return asdict(fleet) | {"router": full_name(fleet.router, (fleet.replicas,))}
+    """Return the fleet's options as a record keeps them, defaults included; none of a single engine's."""
+    scaling = make_scaling(fleet.scaling)
+    if fleet.replicas == 1 and scaling is None:
+        return {}
+    router = full_name(fleet.router, make_router(fleet.router, (fleet.replicas,)))
+    facts: dict[str, Any] = {"replicas": fleet.replicas, "router": router}
+    return facts if scaling is None else facts | {"scaling": full_name(fleet.scaling, scaling)}
 
 
 def _notes(table: CostTable, totals: Totals) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """Serve a whole trace by a fleet: on the simulated clock, or past it where releases are known beforehand."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ from sim.policy import Policy
 from sim.replica_group import ReplicaGroup, Served, Totals, sum_of, totals_of
 from sim.request_table import check_lengths, known_prefixes, table_of
 from sim.router_registry import make_router
+from sim.scaling import make_scaling
 from sim.scheduler_state import FIRST_TOKEN_S
 from sim.table import CostTable
 from traces.record import SERVED, UNFINISHED, Outcomes
@@ -51,7 +53,7 @@ def serve(trace: Trace, policy: Policy, setup: Setup, progress: Progress | None)
 
 def takes_turns(fleet: FleetOptions) -> bool:
     """Say whether it is known beforehand which replica the n-th release goes to."""
-    return fleet.replicas == 1 or fleet.router == "round-robin"
+    return fleet.scaling == "fixed" and (fleet.replicas == 1 or fleet.router == "round-robin")
 
 
 def power_tick_s(last_s: float) -> float:
@@ -74,15 +76,24 @@ def _serve_on_clock(
         SimulatedEngine(requests, setup.options, setup.table, power_tick_s=tick_s)
         for _ in range(setup.fleet.replicas)
     ]
-    router = make_router(setup.fleet.router, (setup.fleet.replicas,))
-    one, several = engines[0], Fleet(engines, router, trace)
-    release_s = Driver(trace, policy, one if len(engines) == 1 else several, progress).run()
-    end_s = float(one.finished_s.max())
+    fleet = _fleet_of(engines, trace, setup)
+    release_s = Driver(trace, policy, fleet or engines[0], progress).run()
+    end_s = float(engines[0].finished_s.max())
+    if fleet is not None:
+        fleet.close(end_s)
     for engine in engines:
         engine.close(end_s)
-    replica = several.replica if len(engines) > 1 else None
+    replica = fleet.replica if fleet is not None and len(engines) > 1 else None
     results = requests.results[:, FIRST_TOKEN_S:].T
     return outcomes_of(trace, release_s, results, replica), sum_of([totals_of(engine) for engine in engines])
+
+
+def _fleet_of(engines: Sequence[SimulatedEngine], trace: Trace, setup: Setup) -> Fleet | None:
+    """Return the engines as one, None for a single one that is always awake."""
+    router, scaling = make_router(setup.fleet.router, (len(engines),)), make_scaling(setup.fleet.scaling)
+    if len(engines) == 1 and scaling is None:
+        return None
+    return Fleet(engines, router, trace, scaling, setup.table)
 
 
 def _serve_foreknown(

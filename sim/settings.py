@@ -1,6 +1,6 @@
 """Settings given as text: the fields of a dataclass, parsed by their annotations."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -38,6 +38,35 @@ def parse_settings(owner: Any, given: Mapping[str, str], what: str) -> dict[str,
     return values
 
 
+def make_named(text: str, classes: Mapping[str, type[Any]], what: str, others: Sequence[str] = ()) -> Any:
+    """Return a new object of `name` or `name:option=value:option=value`.
+
+    Args:
+        text: Name and options.
+        classes: Dataclasses by name, their options the fields.
+        what: What it is, for errors and as an option of the command: `router`.
+        others: Further names that exist, for errors.
+
+    Raises:
+        ValueError: There is no such name or option, an option is missing, or a value is refused.
+    """
+    name, *pairs = text.split(":")
+    if name not in classes:
+        raise ValueError(f"no {what} {name!r}; there are {', '.join([*others, *classes])}")
+    given = dict(split_pair(pair, f"--{what} {name}:") for pair in pairs)
+    try:
+        return classes[name](**parse_settings(classes[name], given, f"{what} {name}"))
+    except TypeError:
+        missing = ", ".join(option for option in settings_of(classes[name]) if option not in given)
+        raise ValueError(f"{what} {name} lacks an option among {missing}; give {name}:OPTION=VALUE") from None
+
+
+def full_name(text: str, made: Any) -> str:
+    """Return `text` with all options of the object that it has made, also those left out, for a record."""
+    options = [f"{option}={_as_text(getattr(made, option))}" for option in settings_of(type(made))]
+    return ":".join([text.split(":")[0], *options])
+
+
 def split_pair(pair: str, option: str) -> tuple[str, str]:
     """Return name and value of `name=value`.
 
@@ -68,6 +97,12 @@ def _parse(kind: Any, text: str, what: str) -> Any:
             noun = "a whole number" if kind is int else "a number"
             raise ValueError(f"{what} must be {noun}, got {text!r}") from None
     raise ValueError(f"{what} cannot be given as text, being {kinds}; set it in code")
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value).lower() if isinstance(value, bool) or value is None else str(value)
 
 
 def _parse_choice(choices: tuple[Any, ...], text: str, what: str) -> Any:

@@ -1,10 +1,28 @@
 """Cost tables: what was measured, where, and the numbers fitted to it."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from sim.host_time import HostTime
 from sim.step_cost import Coefficients
+
+
+@dataclass(frozen=True, slots=True)
+class PowerState:
+    """A state in which an engine serves nothing, and the ways there and back; of all its GPUs.
+
+    Attributes:
+        power_w: Power in the state.
+        enter_s, enter_j: From idle to the state.
+        leave_s, leave_j: From the state to an engine that serves.
+    """
+
+    power_w: float
+    enter_s: float
+    enter_j: float
+    leave_s: float
+    leave_j: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,6 +41,7 @@ class CostTable:
         host: What it costs outside.
         engine: Engine options it was measured under, vLLM's names: what `vllm serve` would use there.
         meta: Everything else that the file says.
+        states: What was measured of `sleep-1`, `sleep-2` and `off`, by name.
     """
 
     name: str
@@ -36,3 +55,4 @@ class CostTable:
     host: HostTime
     engine: dict[str, Any]
     meta: dict[str, Any]
+    states: Mapping[str, PowerState] = field(default_factory=dict)

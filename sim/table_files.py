@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from sim.host_time import HostTime
 from sim.prediction import SPREADS
 from sim.step_cost import Coefficients
-from sim.table import CostTable
+from sim.table import CostTable, PowerState
 from traces.whole_files import whole_file
 
 DEFAULT = "h200-llama-3.1-8b-bf16"
@@ -19,6 +19,7 @@ DEFAULT = "h200-llama-3.1-8b-bf16"
 
 FORMAT = 1
 TABLE_FILE = "table.json"
+STATES = ("sleep-1", "sleep-2", "off")
 SCALARS = ("gpus", "power_limit_w", "bare_idle_w")
 
 
@@ -71,6 +72,7 @@ def table_to_json(table: CostTable) -> dict[str, Any]:
     values = {field.name: getattr(table, field.name) for field in fields(table)}
     values["coefficients"] = {name: _plain(value) for name, value in table.coefficients._asdict().items()}
     values["host"] = table.host._asdict()
+    values["states"] = {name: asdict(state) for name, state in table.states.items()}
     return {"format": FORMAT, **values}
 
 
@@ -84,7 +86,9 @@ def table_from_json(values: Any) -> CostTable:
         raise ValueError(f"it holds {type(values).__name__}, not an object")
     if values.get("format") != FORMAT:
         raise ValueError(f"its format is {values.get('format')!r}, this version reads {FORMAT}")
-    columns = _named(values, "the table", ["format", *(field.name for field in fields(CostTable))])
+    columns = _named(
+        {"states": {}, **values}, "the table", ["format", *(field.name for field in fields(CostTable))]
+    )
     del columns["format"]
     numbers = _named(columns["coefficients"], "coefficients", Coefficients._fields)
     host = _named(columns["host"], "host", HostTime._fields)
@@ -93,6 +97,7 @@ def table_from_json(values: Any) -> CostTable:
             raise ValueError(f"{name} must be a finite number, got {value!r}")
     columns["coefficients"] = Coefficients(**{name: _number(name, value) for name, value in numbers.items()})
     columns["host"] = HostTime(**host)
+    columns["states"] = {name: _state(name, state) for name, state in columns["states"].items()}
     _check_shapes(columns["coefficients"])
     _check_spread(columns["meta"])
     return CostTable(**columns)
@@ -131,6 +136,16 @@ def _check_shapes(c: Coefficients) -> None:
             raise ValueError(f"{name} must hold {length} numbers, got {len(getattr(c, name))}")
     if len(c.knots) < 2 or (np.diff(c.knots) <= 0).any():
         raise ValueError(f"knots must be at least 2 and ascend, got {c.knots.tolist()}")
+
+
+def _state(name: str, values: Any) -> PowerState:
+    if name not in STATES:
+        raise ValueError(f"it has an unknown state {name}; there are {', '.join(STATES)}")
+    numbers = _named(values, f"state {name}", [field.name for field in fields(PowerState)])
+    for number, value in numbers.items():
+        if not isinstance(value, int | float) or not 0 <= value < np.inf:
+            raise ValueError(f"state {name}: {number} must be a finite number >= 0, got {value!r}")
+    return PowerState(**numbers)
 
 
 def _check_spread(meta: dict[str, Any]) -> None:

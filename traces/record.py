@@ -11,7 +11,8 @@ from traces.trace import Counts, Floats, Ints
 EnergySource = Literal["simulated", "assumed", "twin", "nvml", "none"]
 Kind = Literal["simulated", "measured", "twin"]
 
-STATES = ("busy", "idle")
+AWAY = ("switching", "asleep", "off")
+STATES = ("busy", "idle", *AWAY)
 """Of a replica, by the fields of `ReplicaUse`."""
 
 UNFINISHED, SERVED, FAILED = 0, 1, 2
@@ -96,6 +97,9 @@ class ReplicaUse:
         busy_s, busy_j: In steps.
         idle_s, idle_j: Awake between the steps, requests waiting or not.
         idle_w: Power of its GPUs holding the model without work.
+        switching_s, switching_j: On the way to sleep or off, or back.
+        asleep_s, asleep_j: In a sleep of the engine.
+        off_s, off_j: Without an engine.
     """
 
     requests: int
@@ -104,16 +108,22 @@ class ReplicaUse:
     busy_j: float
     idle_j: float
     idle_w: float
+    switching_s: float = 0.0
+    switching_j: float = 0.0
+    asleep_s: float = 0.0
+    asleep_j: float = 0.0
+    off_s: float = 0.0
+    off_j: float = 0.0
 
     @property
     def total_s(self) -> float:
         """The makespan."""
-        return self.busy_s + self.idle_s
+        return self.busy_s + self.idle_s + self.switching_s + self.asleep_s + self.off_s
 
     @property
     def total_j(self) -> float:
         """Energy of its GPUs."""
-        return self.busy_j + self.idle_j
+        return self.busy_j + self.idle_j + self.switching_j + self.asleep_j + self.off_j
 
 
 @dataclass(frozen=True, slots=True)
