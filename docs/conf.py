@@ -27,6 +27,9 @@ html_theme = "furo"
 html_title = "replay"
 html_show_copyright = False
 html_copy_source = False
+html_show_search_summary = False  # it would fetch pages, which a browser refuses from disk
+html_static_path = ["site.css"]
+html_css_files = ["site.css"]
 
 FENCED = re.compile(r"(^ *```.*?^ *```$)", re.DOTALL | re.MULTILINE)
 NAMED = re.compile(r"(?<!\]\()(?<![\w/\[`])docs/(\w[\w-]*\.md)(?![\w\]])")

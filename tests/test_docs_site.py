@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 import pytest
+from chromium import Browser
 
 from replay.main import main
 
@@ -64,3 +65,23 @@ def test_the_reference_has_the_help_of_every_command(site: Path) -> None:
         for parameter in command.params:
             assert all(option in text for option in parameter.opts if option.startswith("--"))
         assert f"Usage: replay {name}" in text
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_browser_shows_pages_and_searches_them_offline(site: Path, browser: Browser, scheme: str) -> None:
+    browser.prefer(scheme)
+    for name in ("index", "tutorial", "cli", "api"):
+        browser.open(site / f"{name}.html")
+        assert browser.run("return document.querySelectorAll('h1').length") == 1
+        assert browser.run("return [...document.images].every(image => image.naturalWidth > 0)")
+        assert browser.log() == []
+    browser.driver.get((site / "search.html").as_uri() + "?q=joule")
+    browser.wait("return document.querySelectorAll('ul.search li').length > 3")
+    assert browser.log() == []
+
+
+def test_the_picture_of_joules_is_drawn_by_its_script(tmp_path: Path) -> None:
+    picture = tmp_path / "joules.png"
+    subprocess.run((sys.executable, DOCS / "draw_joules.py", picture), check=True, cwd=DOCS.parent)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert picture.stat().st_size < 200_000
