@@ -16,7 +16,7 @@ from traces.parquet import write_trace
 from traces.reading import read_trace
 from traces.selection import select
 
-SHOW_REAL_OUTPUT = ("README.md", "tutorial.md")
+SHOW_REAL_OUTPUT = ("README.md", "howto-fleet.md", "howto-policy.md", "tutorial.md")
 """Pages whose blocks behind a command are just what it prints."""
 NEEDS = {
     r"^replay calibrate": "a GPU",
