@@ -13,6 +13,7 @@ COMMANDS = {
     "trace": "replay.trace:cli",
     "sweep": "replay.sweep:cli",
     "optimize": "replay.optimize:cli",
+    "estimate": "replay.estimate:cli",
     "compare": "replay.compare:cli",
     "report": "replay.report:cli",
     "export": "replay.export:cli",
