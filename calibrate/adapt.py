@@ -1,11 +1,12 @@
 """Adapt a cost table to one card: fit what tells cards apart to a few loads, and leave the rest as it is."""
 
 from collections.abc import Callable
+from math import sqrt
 from typing import Any
 
 import numpy as np
 
-from calibrate.fit import Fit, errors_of, residual_of, search, spread_of, usable
+from calibrate.fit import SPENT_ON, Fit, errors_of, residual_of, search, spread_of, usable
 from calibrate.model import CARD_WIDTHS, Factors, on_card
 from calibrate.raw import RawPoint
 from calibrate.windows import Window, idle_power_w, windows
@@ -48,8 +49,20 @@ def adapt(points: list[RawPoint], facts: dict[str, Any], table: CostTable, say: 
         parameters=factors._asdict(),
         residuals=residuals,
         idle_spread_w=idle_spread_w,
-        spread=spread_of(residuals, idle_spread_w / idle_w),
+        spread=_widest(spread_of(residuals, idle_spread_w / idle_w), table),
     )
+
+
+def _widest(spread: dict[str, float], table: CostTable) -> dict[str, float]:
+    """Return the spread of a few loads on one card, at least that of the adapted table on its own cards."""
+    errors = table.meta.get("errors", {})
+    widest = dict(spread)
+    for name, kinds in SPENT_ON.items():
+        own = [errors[kind] for kind in kinds if kind in errors]
+        if own:
+            squares = sum(error["windows"] * error["joules_rms"] ** 2 for error in own)
+            widest[name] = max(spread[name], sqrt(squares / sum(error["windows"] for error in own)))
+    return widest
 
 
 def _ensure_alike(facts: dict[str, Any], table: CostTable) -> None:

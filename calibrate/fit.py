@@ -25,6 +25,9 @@ KV_REACH = 4 / 3
 """How far beyond the fullest load KV tokens still count as measured: a step's cost is linear in them, and the
 grid leaves room in the cache."""
 
+SPENT_ON = {"prefill": ("prefill", "burst"), "decode": ("decode", "ragged"), "idle": ("trickle",)}
+"""Kinds of points whose errors tell how well each part of a replay's energy is known."""
+
 LEAST = 1e-3
 RESTARTS = 1
 MOST_STEPS = 80
@@ -133,10 +136,9 @@ def spread_of(residuals: tuple[Residual, ...], idle_fraction: float) -> dict[str
         residuals: Windows by the numbers that a simulation takes: of several cards, the mean card's.
         idle_fraction: Standard deviation of power without work, of its mean.
     """
-    kinds = {"prefill": ("prefill", "burst"), "decode": ("decode", "ragged"), "idle": ("trickle",)}
     spread = {
         name: _rms([r.model_joules / r.joules - 1 for r in residuals if r.kind in members])
-        for name, members in kinds.items()
+        for name, members in SPENT_ON.items()
     }
     return {**spread, "idle": float(np.hypot(spread["idle"], idle_fraction))}
 
