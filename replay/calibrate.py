@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from backends.rig import Watch
     from calibrate.grid import GridName
     from calibrate.measure import Instruments, Plan
+    from sim.table import CostTable, PowerState
 
 GRID_HELP = "Which loads.  [default: standard; with --adapt, card]"
 ADAPT_HELP = "Fit no new table, but what tells this card from the mean card of that one."
@@ -120,6 +123,7 @@ def fit_table(out: Path, adapted: str | None = None) -> None:
         ValueError: There are no points in `out`, or none that do.
     """
     import json
+    from dataclasses import replace
 
     from calibrate.adapt import adapt
     from calibrate.fit import fit
@@ -139,7 +143,7 @@ def fit_table(out: Path, adapted: str | None = None) -> None:
         facts = {"bare_idle_w": base.bare_idle_w, **facts}  # unknown where the engine was there before
     fitted = adapt(points, facts, base, _say) if base else fit(points, facts, _say)
     table = make_table(out.resolve().name, fitted, facts, points_file, base.name if base else None)
-    save_table(table, out)
+    save_table(replace(table, states=_states(out, base)), out)
     write_residuals(fitted.residuals, out / "residuals.parquet")
     for kind, errors in table.meta["errors"].items():
         _say(
@@ -147,6 +151,15 @@ def fit_table(out: Path, adapted: str | None = None) -> None:
             f"joules {100 * errors['joules_rms']:.2f} % rms"
         )
     _say(f"the table is {out / 'table.json'}; use it with --table {out}")
+
+
+def _states(out: Path, base: "CostTable | None") -> "Mapping[str, PowerState]":
+    """Return the power states of the table that is adapted, or of the one that is fitted again."""
+    from sim.table_files import load_table
+
+    if base is not None:
+        return base.states
+    return load_table(str(out)).states if (out / "table.json").exists() else {}
 
 
 def _say(text: str) -> None:
