@@ -73,6 +73,10 @@ def _energy(summary: Summary) -> str:
         ("per output token", quantity(summary.energy_j_per_output_token, "J"), ""),
         ("per token", quantity(summary.energy_j_per_token, "J"), "prompt and output"),
     ]
+    if summary.carbon_g is not None:
+        lines.append(("carbon", quantity(summary.carbon_g, "g"), "CO2e of the energy"))
+    if summary.price is not None:
+        lines.append(("price", f"{summary.price:#.4g}", summary.currency or ""))
     return "\n".join(f"{name:<17} {value:>10}   {note}".rstrip() for name, value, note in lines)
 
 

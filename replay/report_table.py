@@ -15,6 +15,7 @@ METRICS = (
     ("per request", "energy_j_per_request", "J"),
     ("per output token", "energy_j_per_output_token", "J"),
     ("mean power", "mean_power_w", "W"),
+    ("carbon", "carbon_g", "g"),
     ("makespan", "makespan_s", "s"),
     *(
         (f"{latency.upper()} {level}", f"{latency}_{level}_s", "s")
@@ -62,6 +63,8 @@ def summary_lines(runs: Sequence[Reported], slos: Sequence[Slo]) -> list[Line]:
         _line("served", runs, _served),
     ]
     for label, metric, unit in METRICS:
+        if metric == "carbon_g" and all(one.summary.carbon_g is None for one in runs):
+            continue
         cells = tuple(_number(one, runs[0], metric, unit) for one in runs)
         lines.append(Line(label, cells, begins_group=label in ("energy", "TTFT p50", "TPOT p50", "E2E p50")))
         if metric == "total_energy_j" and any(one.summary.energy_low_j is not None for one in runs):

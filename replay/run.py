@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from replay.completion import complete_policy, complete_router, complete_table
+from replay.footprint_options import footprint_options, take_rates
 from replay.keep import RUNS, keep_run, make_runs
 from replay.replay_options import (
     POLICY_HELP,
@@ -20,6 +21,7 @@ from replay.replay_options import (
 if TYPE_CHECKING:
     from backends.measured_record import Measured
     from replay.live_engine import LiveEngine
+    from sim.footprint import Rates
     from sim.policy import Policy
     from sim.serving import Setup
     from sim.summary import Summary
@@ -75,6 +77,7 @@ OUT_HELP = "Folder for the run's record; it must not exist.  [default: runs/TRAC
 @click.option("--router", metavar="R[:K=V]", shell_complete=complete_router, help=ROUTER_HELP)
 @click.option("--scaling", metavar="S[:K=V]", help=SCALING_HELP)
 @selection_options
+@footprint_options
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help=OUT_HELP)
 @click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Seed of what is drawn.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
@@ -105,6 +108,7 @@ def cli(
     """
     from dataclasses import replace
 
+    from sim.footprint import footprint_of
     from sim.options import FleetOptions
     from sim.registry import make_policy
     from sim.serving import Setup
@@ -128,6 +132,7 @@ def cli(
         },
     )
     _ensure_writable(out)
+    rates = take_rates(selection)
     chosen = make_policy(policy, dict(split_pair(pair, "--set") for pair in settings), seed)
     if backend == "openai" and not asking(chosen):
         _refuse({"--table": table}, ("--table",), NO_STEPS)
@@ -142,13 +147,15 @@ def cli(
         )
         long = None if given else _long(trace, chosen, setup)
         if long is not None:
-            _stream(long, chosen, policy, setup, out, seed, as_json)
+            _stream(long, chosen, policy, setup, rates, out, seed, as_json)
             return
         run = _simulate(read_requests(trace, given, chosen, seed), chosen, setup, seed)
     else:
         measured = _measure(read_requests(trace, given, chosen, seed), chosen, live, costs, seed)
         run, attachments, interrupted = measured.run, measured.attachments, measured.ending.is_interrupted
-    run = replace(run, meta=replace(run.meta, policy=policy, trace_options=given))
+    footprint = footprint_of(run.meta, run.power, rates)
+    meta = replace(run.meta, policy=policy, trace_options=given, footprint=footprint)
+    run = replace(run, meta=meta)
     directory = keep_run(run, out or _free_directory(RUNS, run.meta.run_id), attachments)
     _print(run.meta, summarize(run), directory, as_json)
     if interrupted:
@@ -261,6 +268,7 @@ def _stream(
     policy: "Policy",
     policy_name: str,
     setup: "Setup",
+    rates: "Rates",
     out: Path | None,
     seed: int,
     as_json: bool,
@@ -269,6 +277,7 @@ def _stream(
     from datetime import UTC, datetime
 
     from replay.late_bar import LateBar
+    from sim.footprint import footprint_of
     from sim.run_facts import id_of_run
     from sim.stream import simulate_stream
     from sim.summary import summary_of
@@ -281,7 +290,7 @@ def _stream(
         meta, power, tally = simulate_stream(
             trace, policy, setup, record.add, seed=seed, progress=bar.advance
         )
-        meta = replace(meta, policy=policy_name)
+        meta = replace(meta, policy=policy_name, footprint=footprint_of(meta, power, rates))
         record.finish(meta, power)
     _print(meta, summary_of(meta, total_energy_j(meta, power), tally), directory, as_json)
 

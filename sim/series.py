@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from traces.record import Power
 from traces.trace import Floats
 
 TIME = "time_s"
@@ -48,6 +49,31 @@ class Series:
         else:
             return math.inf
         return max(change_s, math.nextafter(time_s, math.inf))
+
+    def mean_over(self, power: Power) -> float | None:
+        """Return the mean over a run's energy, None where there is none: sum of value * joules / joules.
+
+        The value is constant between its changes, the energy at a change is interpolated: nothing else is
+        approximated.
+        """
+        if not len(power.time_s):
+            return None
+        edges_s = self._edges_s(float(power.time_s[-1]))
+        joules = np.diff(np.interp(edges_s, power.time_s, power.energy_j, left=0.0))
+        if not joules.sum() > 0:
+            return None
+        middles_s = (edges_s[:-1] + edges_s[1:]) / 2
+        values = np.array([self.at(middle_s) for middle_s in middles_s.tolist()])
+        return float(values @ joules) / float(joules.sum())
+
+    def _edges_s(self, end_s: float) -> Floats:
+        """Return 0, all times at which the value may change between, and `end_s`, above 0."""
+        changes_s = self.time_s
+        if self.period_s is not None:
+            begins_s = self.period_s * np.arange(math.ceil(end_s / self.period_s))
+            changes_s = (begins_s[:, None] + np.concatenate([[0.0], self.time_s])).ravel()
+        inside = (changes_s > 0) & (changes_s < end_s)
+        return np.concatenate([[0.0], np.sort(changes_s[inside]), [end_s]])
 
     def _phase_s(self, time_s: float) -> float:
         return time_s if self.period_s is None else math.fmod(time_s, self.period_s)

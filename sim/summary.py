@@ -36,6 +36,9 @@ class Summary:
         energy_source: `simulated`, `twin`, `assumed`, `nvml` or `none`.
         energy_valid: Whether every guard held.
         invalid_reasons: Which did not.
+        carbon_g: Grams of CO2 equivalent of the energy, at the grid's intensity that was given.
+        price: Of the energy, at the price that was given, in `currency`.
+        currency: Label of the price.
     """
 
     total_energy_j: float | None
@@ -68,6 +71,9 @@ class Summary:
     energy_source: EnergySource
     energy_valid: bool
     invalid_reasons: tuple[str, ...]
+    carbon_g: float | None = None
+    price: float | None = None
+    currency: str | None = None
 
 
 def summarize(run: Run) -> Summary:
@@ -112,4 +118,7 @@ def summary_of(meta: Meta, total_j: float | None, tally: Tally) -> Summary:
         energy_source=meta.energy_source,
         energy_valid=meta.energy_valid,
         invalid_reasons=meta.invalid_reasons,
+        carbon_g=None if meta.footprint is None else meta.footprint.carbon_g,
+        price=None if meta.footprint is None else meta.footprint.price,
+        currency=None if meta.footprint is None else meta.footprint.currency,
     )

@@ -21,6 +21,7 @@ SUMMARY_KEYS = (
     *("ttft_p50_s", "ttft_p90_s", "ttft_p99_s", "tpot_p50_s", "tpot_p90_s", "tpot_p99_s"),
     *("e2e_p50_s", "e2e_p90_s", "e2e_p99_s"),
     *("out_of_range_fraction", "table", "energy_source", "energy_valid", "invalid_reasons"),
+    *("carbon_g", "price", "currency"),
 )
 
 

@@ -127,6 +127,28 @@ class ReplicaUse:
 
 
 @dataclass(frozen=True, slots=True)
+class Footprint:
+    """What the energy of a run emitted and cost, as far as that was asked for.
+
+    Attributes:
+        carbon_g: Grams of CO2 equivalent of the energy times `pue`, nothing of what made the hardware.
+        price: Of the same energy, in `currency`.
+        currency: Label of the price, None if none was given.
+        pue: Energy of the whole site per energy of the GPUs.
+        grid_intensity: What was given: `g_per_kwh`, or a file's name, its sha256 and `period_s`; None if
+            nothing was.
+        tariff: The same of the price, with `price_per_kwh`.
+    """
+
+    carbon_g: float | None
+    price: float | None
+    currency: str | None
+    pue: float
+    grid_intensity: dict[str, Any] | None
+    tariff: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
 class Meta:
     """How a run was made, everything needed to make it again.
 
@@ -159,6 +181,7 @@ class Meta:
         energy_interval_j: What the total lies between, with 95 % confidence, of a simulated run inside its
             table's measured range; None where the table cannot tell.
         replicas: What each replica of a simulated run did.
+        footprint: What the energy emitted and cost, None if nobody asked.
     """
 
     run_id: str
@@ -191,6 +214,7 @@ class Meta:
     dram_j: float | None = None
     energy_interval_j: tuple[float, float] | None = None
     replicas: tuple[ReplicaUse, ...] = ()
+    footprint: Footprint | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

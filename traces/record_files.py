@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from traces.record import STATUS_NAMES, EnergySplit, Meta, Outcomes, Power, ReplicaUse, Run
+from traces.record import STATUS_NAMES, EnergySplit, Footprint, Meta, Outcomes, Power, ReplicaUse, Run
 from traces.whole_files import ensure_free, whole_folder
 
 FORMAT = 1
@@ -198,6 +198,8 @@ def _read_meta(path: Path) -> Meta:
         facts[name] = tuple(facts.get(name, ()))
     if facts.get("energy_interval_j") is not None:
         facts["energy_interval_j"] = tuple(facts["energy_interval_j"])
+    if facts.get("footprint") is not None:
+        facts["footprint"] = Footprint(**facts["footprint"])
     facts["replicas"] = tuple(ReplicaUse(**one) for one in facts.get("replicas", ()))
     return Meta(**facts)
 
