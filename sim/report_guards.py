@@ -95,7 +95,10 @@ GUARDS: tuple[tuple[str, Callable[[Run], bool]], ...] = (
         "the energy is known unless no GPU was metered, and it and each known part is finite and ≥ 0 J",
         _is_metered,
     ),
-    ("energy ≥ idle power × makespan", _knows_idle),
+    (
+        "energy ≥ idle power × makespan; of a simulated fleet, × the time that each replica was awake",
+        _knows_idle,
+    ),
     ("energy / makespan ≤ 1.05 × the power limit, per GPU", _knows_limit),
     (
         "prefill + decode + idle = the counter's last value = the sum over the replicas, where known, and "
