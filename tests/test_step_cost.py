@@ -173,7 +173,7 @@ def test_the_allowance_is_spent_once_and_earned_back_below_the_cap() -> None:
     state = new_state()
 
     def excess_of_steps(steps: int) -> float:
-        total_s, total_j = np.sum([cost(CAPPED, GREEDY, state) for _ in range(steps)], axis=0)
+        total_s, total_j = np.array([cost(CAPPED, GREEDY, state) for _ in range(steps)]).sum(axis=0)
         return float(total_j - CAPPED.cap_w * total_s)
 
     first = excess_of_steps(1)
