@@ -106,14 +106,17 @@ def _replicas(replicas: tuple[ReplicaUse, ...]) -> str:
     """Return a line a replica: its requests and energy, and the time and energy of each state that occurs."""
     states = [state for state in STATES if any(getattr(one, f"{state}_s") for one in replicas)]
     heads = "".join(f"   {state:>18}" for state in states)
-    lines = [f"{'replica':<8} {'requests':>8} {'energy':>10}{heads}"]
-    for number, one in enumerate(replicas[:REPLICAS_SHOWN]):
+    shown = replicas[:REPLICAS_SHOWN]
+    names = [f"{number} {one.pool or ''}".rstrip() for number, one in enumerate(shown)]
+    width = max(8, *map(len, names))
+    lines = [f"{'replica':<{width}} {'requests':>8} {'energy':>10}{heads}"]
+    for name, one in zip(names, shown, strict=True):
         spent = "".join(
             f"   {_share(getattr(one, f'{state}_s'), one.total_s):>7} "
             f"{quantity(getattr(one, f'{state}_j'), 'J'):>10}"
             for state in states
         )
-        lines.append(f"{number:<8} {one.requests:>8,} {quantity(one.total_j, 'J'):>10}{spent}")
+        lines.append(f"{name:<{width}} {one.requests:>8,} {quantity(one.total_j, 'J'):>10}{spent}")
     if len(replicas) > REPLICAS_SHOWN:
         lines.append(f"{len(replicas) - REPLICAS_SHOWN} more are in run.json")
     return "\n".join(lines)

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from backends.measured_record import Measured
     from replay.live_engine import LiveEngine
     from sim.footprint import Rates
+    from sim.options import FleetOptions
     from sim.policy import Policy
+    from sim.pools import Pools
     from sim.serving import Setup
     from sim.summary import Summary
     from sim.table import CostTable
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 ROUTER = "round-robin"
 NO_STEPS = "divides the energy of steps, which a server tells nothing of; leave it out"
 SIMULATED = "is simulated only: leave it out"
+IN_FILE = "goes into the file that --fleet names; leave it out"
 CHOOSES = "chooses among --replicas; leave it out"
 BACKEND_HELP = "Where requests are served: in simulation, by a vLLM started here, or by a running server."
 MODEL_HELP = "Of a live engine: model name or folder; for vllm, config.json alone runs on random weights."
@@ -42,6 +45,7 @@ VOCABULARY_HELP = "Of --backend openai: prompts' token ids are below N.  [defaul
 REPLICAS_HELP = "Equal engines behind the policy, each on GPUs of its own."
 ROUTER_HELP = "Which of several replicas a request goes to (docs/fleet.md).  [default: round-robin]"
 SCALING_HELP = "Which of several replicas sleep, and when (docs/fleet.md).  [default: fixed]"
+FLEET_HELP = "Pools of replicas that differ, as YAML, and their router (docs/fleet.md)."
 GPU_HELP = "Of a live engine: NVML index to meter; repeatable.  [default: those that vLLM uses; none]"
 OUT_HELP = "Folder for the run's record; it must not exist.  [default: runs/TRACE-POLICY-TIME]"
 
@@ -76,6 +80,7 @@ OUT_HELP = "Folder for the run's record; it must not exist.  [default: runs/TRAC
 @click.option("--replicas", type=click.IntRange(min=1), default=1, show_default=True, help=REPLICAS_HELP)
 @click.option("--router", metavar="R[:K=V]", shell_complete=complete_router, help=ROUTER_HELP)
 @click.option("--scaling", metavar="S[:K=V]", help=SCALING_HELP)
+@click.option("--fleet", type=click.Path(path_type=Path), metavar="FILE", help=FLEET_HELP)
 @selection_options
 @footprint_options
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help=OUT_HELP)
@@ -96,6 +101,7 @@ def cli(
     replicas: int,
     router: str | None,
     scaling: str | None,
+    fleet: Path | None,
     out: Path | None,
     seed: int,
     as_json: bool,
@@ -108,15 +114,18 @@ def cli(
     """
     from dataclasses import replace
 
+    from sim.fleet_file import read_fleet
     from sim.footprint import footprint_of
     from sim.options import FleetOptions
     from sim.registry import make_policy
     from sim.serving import Setup
     from sim.settings import split_pair
     from sim.summary import summarize
-    from sim.table_files import DEFAULT, load_table
+    from sim.table_files import load_table
     from sim.told_costs import asking
 
+    if fleet is not None and backend != "simulate":
+        raise click.UsageError(f"--fleet is simulated only: leave --backend {backend} out")
     live = {"simulate": _no_engine, "vllm": _vllm, "openai": _server}[backend](
         engine,
         {
@@ -129,6 +138,7 @@ def cli(
             "--replicas": None if replicas == 1 else replicas,
             "--router": router,
             "--scaling": scaling,
+            "--fleet": fleet,
         },
     )
     _ensure_writable(out)
@@ -136,21 +146,20 @@ def cli(
     chosen = make_policy(policy, dict(split_pair(pair, "--set") for pair in settings), seed)
     if backend == "openai" and not asking(chosen):
         _refuse({"--table": table}, ("--table",), NO_STEPS)
-    costs = load_table(table or DEFAULT) if live is None or table else None
     given = {name: value for name, value in selection.items() if value is not None}
     attachments: dict[str, dict[str, Any]] = {}
     interrupted = False
     if live is None:
-        assert costs is not None
-        setup = Setup(
-            engine_options(engine, costs), FleetOptions(replicas, router or ROUTER, scaling or "fixed"), costs
-        )
-        long = None if given else _long(trace, chosen, setup)
-        if long is not None:
-            _stream(long, chosen, policy, setup, rates, out, seed, as_json)
-            return
+        equal = FleetOptions(replicas, router or ROUTER, scaling or "fixed")
+        setup = _equal_setup(table, engine, equal) if fleet is None else read_fleet(fleet)
+        if isinstance(setup, Setup) and not given:
+            long = _long(trace, chosen, setup)
+            if long is not None:
+                _stream(long, chosen, policy, setup, rates, out, seed, as_json)
+                return
         run = _simulate(read_requests(trace, given, chosen, seed), chosen, setup, seed)
     else:
+        costs = load_table(table) if table else None
         measured = _measure(read_requests(trace, given, chosen, seed), chosen, live, costs, seed)
         run, attachments, interrupted = measured.run, measured.attachments, measured.ending.is_interrupted
     footprint = footprint_of(run.meta, run.power, rates)
@@ -174,9 +183,20 @@ def _print(meta: "Meta", summary: "Summary", directory: Path, as_json: bool) -> 
         click.echo(summary_text(meta, summary, directory))
 
 
-def _no_engine(_: tuple[str, ...], given: dict[str, Any]) -> None:
+def _equal_setup(table: str | None, engine: tuple[str, ...], fleet: "FleetOptions") -> "Setup":
+    from sim.serving import Setup
+    from sim.table_files import DEFAULT, load_table
+
+    costs = load_table(table or DEFAULT)
+    return Setup(engine_options(engine, costs), fleet, costs)
+
+
+def _no_engine(options: tuple[str, ...], given: dict[str, Any]) -> None:
     of_engines = ("--model", "--device", "--url", "--vocabulary", "--gpu")
     _refuse(given, of_engines, "is of a live engine: give --backend, too")
+    if given["--fleet"] is not None:
+        told = {"--engine": options, **given}
+        _refuse(told, ("--table", "--engine", "--replicas", "--router", "--scaling"), IN_FILE)
     if given["--replicas"] is None:
         _refuse(given, ("--router",), CHOOSES)
 
@@ -243,15 +263,13 @@ def _measure(
     return replay_live(what, engine)
 
 
-def _simulate(trace: "Trace", policy: "Policy", setup: "Setup", seed: int) -> "Run":
+def _simulate(trace: "Trace", policy: "Policy", setup: "Setup | Pools", seed: int) -> "Run":
     from replay.late_bar import LateBar
-    from sim.simulate import simulate
+    from sim.simulate import simulate_fleet
 
     announce_compilation()
     with LateBar(len(trace), "replaying") as bar:
-        return simulate(
-            trace, policy, setup.options, setup.table, fleet=setup.fleet, seed=seed, progress=bar.advance
-        )
+        return simulate_fleet(trace, policy, setup, seed=seed, progress=bar.advance)
 
 
 def _long(path: Path, policy: "Policy", setup: "Setup") -> "LongTrace | None":

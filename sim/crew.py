@@ -19,32 +19,34 @@ class SleepingCrew:
     """
 
     def __init__(
-        self, engines: Sequence[SimulatedEngine], scaling: Scaling, table: CostTable, loads: Loads
+        self, engines: Sequence[SimulatedEngine], scaling: Scaling, tables: Sequence[CostTable], loads: Loads
     ) -> None:
         """Begin at time 0.
 
         Args:
             engines: Of all replicas.
             scaling: Decides who sleeps.
-            table: Tells what sleeping takes.
+            tables: Tell what sleeping takes, one for each replica.
             loads: Unfinished requests of each replica, kept by the fleet.
 
         Raises:
-            ValueError: The table does not tell.
+            ValueError: A table does not tell.
         """
-        if scaling.state not in table.states:
-            there = ", ".join(table.states) or "none"
-            raise ValueError(
-                f"table {table.name} has no power state {scaling.state} (it has {there}): measure its power "
-                "and what it takes to get there and back, or leave --scaling out"
-            )
-        awake, state = scaling.first_awake(len(engines)), table.states[scaling.state]
+        for table in tables:
+            if scaling.state not in table.states:
+                there = ", ".join(table.states) or "none"
+                raise ValueError(
+                    f"table {table.name} has no power state {scaling.state} (it has {there}): measure its "
+                    "power and what it takes to get there and back, or leave --scaling out"
+                )
+        awake = scaling.first_awake(len(engines))
         self.settled_s = 0.0
         self._scaling = scaling
         self._loads = loads
         self._empty_since_s = [0.0] * len(engines)
         self._standby = [
-            Standby(engine, scaling.state, state, replica < awake) for replica, engine in enumerate(engines)
+            Standby(engine, scaling.state, table.states[scaling.state], replica < awake)
+            for replica, (engine, table) in enumerate(zip(engines, tables, strict=True))
         ]
 
     @property

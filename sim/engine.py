@@ -187,6 +187,7 @@ class SimulatedEngine:
             busy_j=float(tally[PREFILL_J] + tally[DECODE_J]),
             idle_j=float(tally[IDLE_J]),
             idle_w=self._idle_w,
+            pool=None,
             **away,
         )
 

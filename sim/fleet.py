@@ -31,19 +31,19 @@ class Fleet:
         router: Router,
         trace: Trace,
         scaling: Scaling | None = None,
-        table: CostTable | None = None,
+        tables: Sequence[CostTable] = (),
     ) -> None:
         """Put engines together.
 
         Args:
-            engines: At least one, equal, at time 0.
+            engines: At least one, at time 0.
             router: Chooses one for each request.
             trace: The requests; the engines' table has a row for each.
             scaling: Decides which of them sleep, None for nobody.
-            table: Tells what sleeping takes, if anybody does.
+            tables: Of each engine, to tell what sleeping takes if anybody does.
 
         Raises:
-            ValueError: The table does not tell.
+            ValueError: A table does not tell.
         """
         self.replica: Counts = np.zeros(len(trace), np.int32)
         self._engines = engines
@@ -52,8 +52,8 @@ class Fleet:
         self._loads = dict.fromkeys(range(len(engines)), 0)
         self._earliest_s = [inf] * len(engines)
         self._crew: SleepingCrew | None = None
-        if scaling is not None and table is not None:
-            self._crew = SleepingCrew(engines, scaling, table, self._loads)
+        if scaling is not None:
+            self._crew = SleepingCrew(engines, scaling, tables, self._loads)
 
     @property
     def idle(self) -> bool:

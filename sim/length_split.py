@@ -4,8 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+import numpy as np
+
 from sim.policy import HeldRequest
 from sim.router import Loads, least_loaded
+from traces.trace import Ints, Trace
+
+UNPREDICTED = "router length-split counts the output, which nobody predicts; give --length-prediction"
 
 
 @dataclass(slots=True)
@@ -58,14 +63,25 @@ class LengthSplit:
             )
         self._groups = tuple(range(first, max(end, first + 1)) for first, end in pairwise(bounds))
 
+    def groups_of(self, trace: Trace) -> Ints:
+        """Return the group that each request of a trace belongs to, shape (requests,).
+
+        Raises:
+            ValueError: The output counts, and nobody predicts it.
+        """
+        tokens = trace.prompt_tokens
+        if self.counts_output:
+            if trace.predicted_output_tokens is None:
+                raise ValueError(UNPREDICTED)
+            tokens = tokens + trace.predicted_output_tokens
+        return np.searchsorted(self._edges, tokens, side="right")
+
     def route(self, request: HeldRequest, loads: Loads) -> int:
         """Return the least loaded of the request's group."""
         tokens = request.prompt_tokens
         if self.counts_output:
             if request.predicted_output_tokens is None:
-                raise ValueError(
-                    "router length-split counts the output, which nobody predicts; give --length-prediction"
-                )
+                raise ValueError(UNPREDICTED)
             tokens += request.predicted_output_tokens
         group = self._groups[sum(tokens >= edge for edge in self._edges)]
         return least_loaded({replica: loads[replica] for replica in group if replica in loads} or loads)

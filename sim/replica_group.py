@@ -55,6 +55,7 @@ class Totals:
         split: Where the energy went.
         power: Cumulative energy over time.
         uses: What each replica did, in order.
+        parts: The replicas' own, of a fleet.
     """
 
     steps: int
@@ -63,6 +64,7 @@ class Totals:
     split: EnergySplit
     power: Power
     uses: tuple[ReplicaUse, ...]
+    parts: tuple["Totals", ...] = ()
 
 
 class ReplicaGroup:
@@ -145,17 +147,22 @@ def totals_of(engine: SimulatedEngine) -> Totals:
 
 def sum_of(replicas: Sequence[Totals]) -> Totals:
     """Return what the replicas of a fleet did together; they were closed at one time."""
-    splits = [one.split for one in replicas]
     energy_j = np.sum([one.power.energy_j for one in replicas], axis=0)
     return Totals(
         sum(one.steps for one in replicas),
         sum(one.outside_steps for one in replicas),
         sum(one.preemptions for one in replicas),
-        EnergySplit(
-            fsum(split.prefill_j for split in splits),
-            fsum(split.decode_j for split in splits),
-            fsum(split.idle_j for split in splits),
-        ),
+        sum_of_splits([one.split for one in replicas]),
         Power(replicas[0].power.time_s, energy_j),
         tuple(use for one in replicas for use in one.uses),
+        tuple(replicas),
+    )
+
+
+def sum_of_splits(splits: Sequence[EnergySplit]) -> EnergySplit:
+    """Return where the energy of several went."""
+    return EnergySplit(
+        fsum(split.prefill_j for split in splits),
+        fsum(split.decode_j for split in splits),
+        fsum(split.idle_j for split in splits),
     )

@@ -20,7 +20,9 @@ def replica_use(runs: Sequence[Reported]) -> Figure | None:
     if not several:
         return None
     uses = [
-        (f"{one.name}, {place}", use) for one in several for place, use in enumerate(one.run.meta.replicas)
+        (f"{one.name}, {place}" + (f" {use.pool}" if use.pool else ""), use)
+        for one in several
+        for place, use in enumerate(one.run.meta.replicas)
     ]
     factor, unit = scaled(max(use.total_j for _, use in uses), "J")
     data: list[Trace] = []

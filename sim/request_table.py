@@ -1,6 +1,7 @@
 """What engines know of requests: how long they are, how far they are, and what became of them."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sim.options import EngineOptions
 from sim.prefix_cache import prefix_ids
@@ -107,18 +108,23 @@ def known_prefixes(trace: Trace, options: EngineOptions) -> PrefixBlocks | None:
     return trace.prefix
 
 
-def check_lengths(trace: Trace, options: EngineOptions, first_row: int = 0) -> None:
+def check_lengths(
+    trace: Trace, options: EngineOptions, first_row: int = 0, among: NDArray[np.bool_] | None = None
+) -> None:
     """Check that every request can be served.
 
     Args:
         trace: The requests, or a part of them.
         options: What the engines are told.
         first_row: Number of the part's first request, for the message.
+        among: Whether each request matters, None if all do, shape (requests,).
 
     Raises:
         ValueError: A request is longer than max_model_len or than all KV blocks.
     """
     tokens = trace.prompt_tokens.astype(np.int64) + trace.output_tokens
+    if among is not None:
+        tokens = np.where(among, tokens, 0)
     place = int(tokens.argmax()) if len(tokens) else 0
     longest = int(tokens.max(initial=0))
     request = f"request {first_row + place} of {trace.name}"

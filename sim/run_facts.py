@@ -2,20 +2,21 @@
 
 import platform
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
+from math import fsum
 from typing import Any
 
 from sim.guards import OUT_OF_RANGE_LIMIT
-from sim.options import FleetOptions
 from sim.policy import Policy
+from sim.pools import Pools
 from sim.prediction import energy_interval_j
 from sim.registry import name_of, options_of
-from sim.replica_group import Totals
+from sim.replica_group import Totals, sum_of_splits
 from sim.router_registry import make_router
 from sim.scaling import make_scaling
-from sim.serving import Setup
 from sim.settings import full_name
 from sim.table import CostTable
 from traces.record import Meta
@@ -26,7 +27,7 @@ def describe(
     trace: Trace,
     requests: int,
     policy: Policy,
-    setup: Setup,
+    fleet: Pools,
     totals: Totals,
     started_at: datetime,
     seed: int,
@@ -37,14 +38,14 @@ def describe(
         trace: Tells its name and origin.
         requests: How many it has.
         policy: What released them.
-        setup: What served them.
+        fleet: What served them.
         totals: What the fleet did.
         started_at: When the simulation began.
         seed: Of what was drawn.
     """
-    name, table, replicas = name_of(policy), setup.table, setup.fleet.replicas
-    outside = totals.outside_steps / totals.steps
-    is_known = "spread" in table.meta and outside <= OUT_OF_RANGE_LIMIT
+    tables = _by_table(fleet, totals)
+    gpus = sum(pool.count * pool.table.gpus for pool in fleet.pools)
+    limits_w = [pool.count * pool.table.gpus * pool.table.power_limit_w for pool in fleet.pools]
     return Meta(
         run_id=id_of_run(trace, policy, started_at),
         kind="simulated",
@@ -54,24 +55,24 @@ def describe(
         trace_source=trace.source,
         trace_options={},
         requests=requests,
-        policy=name,
+        policy=name_of(policy),
         policy_options=options_of(policy),
-        engine_options=asdict(setup.options) | facts_of(setup.fleet),
-        table=table.name,
-        table_source=table.measured_on,
-        gpu=table.gpu,
-        gpus=replicas * table.gpus,
-        power_limit_w=table.power_limit_w,
-        idle_w=replicas * table.coefficients.idle_w,
+        engine_options=facts_of(fleet),
+        table=" + ".join(table.name for table in tables),
+        table_source="; ".join(table.measured_on for table in tables),
+        gpu=" + ".join(dict.fromkeys(table.gpu for table in tables)),
+        gpus=gpus,
+        power_limit_w=fsum(limits_w) / gpus,
+        idle_w=fsum(pool.count * pool.table.coefficients.idle_w for pool in fleet.pools),
         versions=_versions(),
         seed=seed,
         makespan_s=float(totals.power.time_s[-1]),
         energy=totals.split,
-        energy_source="simulated" if table.source == "measured" else "assumed",
-        out_of_range_fraction=outside,
+        energy_source="simulated" if all(table.source == "measured" for table in tables) else "assumed",
+        out_of_range_fraction=totals.outside_steps / totals.steps,
         energy_valid=False,
-        notes=(*trace.notes, *_notes(table, totals)),
-        energy_interval_j=energy_interval_j(totals.split, table.meta["spread"]) if is_known else None,
+        notes=(*trace.notes, *_notes(tables, totals.preemptions)),
+        energy_interval_j=_interval_j(tables),
         replicas=totals.uses,
     )
 
@@ -81,17 +82,56 @@ def id_of_run(trace: Trace, policy: Policy, started_at: datetime) -> str:
     return re.sub(r"[^\w.-]+", "-", f"{trace.name}-{name_of(policy)}-{started_at:%Y%m%dT%H%M%SZ}")
 
 
-def facts_of(fleet: FleetOptions) -> dict[str, Any]:
-    """Return the fleet's options as a record keeps them, defaults included; none of a single engine's."""
-    scaling = make_scaling(fleet.scaling)
-    if fleet.replicas == 1 and scaling is None:
-        return {}
-    router = full_name(fleet.router, make_router(fleet.router, (fleet.replicas,)))
-    facts: dict[str, Any] = {"replicas": fleet.replicas, "router": router}
-    return facts if scaling is None else facts | {"scaling": full_name(fleet.scaling, scaling)}
+def facts_of(fleet: Pools) -> dict[str, Any]:
+    """Return what the engines were told as a record keeps it, defaults included.
+
+    Several replicas have what they are as a fleet beside it, several pools the options of each.
+    """
+    pools, replicas, scaling = fleet.pools, len(fleet.replicas), make_scaling(fleet.scaling)
+    facts: dict[str, Any] = {}
+    if len(pools) == 1:
+        facts |= asdict(pools[0].options)
+    if replicas > 1 or scaling is not None:
+        router = make_router(fleet.router, fleet.counts)
+        facts |= {"replicas": replicas, "router": full_name(fleet.router, router)}
+    if scaling is not None:
+        facts["scaling"] = full_name(fleet.scaling, scaling)
+    if len(pools) > 1:
+        facts["pools"] = [
+            {"name": pool.name, "count": pool.count, "table": pool.table.name, **asdict(pool.options)}
+            for pool in pools
+        ]
+    return facts
 
 
-def _notes(table: CostTable, totals: Totals) -> tuple[str, ...]:
+def _by_table(fleet: Pools, totals: Totals) -> dict[CostTable, list[Totals]]:
+    """Return what the replicas of each table did."""
+    tables: dict[CostTable, list[Totals]] = {}
+    for pool, part in zip(fleet.replicas, totals.parts, strict=True):
+        tables.setdefault(pool.table, []).append(part)
+    return tables
+
+
+def _interval_j(tables: Mapping[CostTable, Sequence[Totals]]) -> tuple[float, float] | None:
+    """Return what the energy lies between, None if a table cannot tell; errors of several add up in full."""
+    intervals = []
+    for table, parts in tables.items():
+        outside, steps = (sum(getattr(part, name) for part in parts) for name in ("outside_steps", "steps"))
+        if "spread" not in table.meta or outside > OUT_OF_RANGE_LIMIT * steps:
+            return None
+        split = sum_of_splits([part.split for part in parts])
+        intervals.append(energy_interval_j(split, table.meta["spread"]))
+    return fsum(low_j for low_j, _ in intervals), fsum(high_j for _, high_j in intervals)
+
+
+def _notes(tables: Mapping[CostTable, Sequence[Totals]], preemptions: int) -> tuple[str, ...]:
+    notes = [note for table, parts in tables.items() for note in _notes_of(table, parts)]
+    if preemptions:
+        notes.append(f"KV blocks ran out: {preemptions} times a request was preempted and recomputed.")
+    return tuple(notes)
+
+
+def _notes_of(table: CostTable, parts: Sequence[Totals]) -> list[str]:
     notes = []
     if table.source != "measured":
         notes.append(f"Table {table.name} is assumed, not measured: {table.measured_on}.")
@@ -101,12 +141,10 @@ def _notes(table: CostTable, totals: Totals) -> tuple[str, ...]:
             f"Table {table.name} is of the cards it was measured on; others of their kind draw some percent "
             f"more or less in decode (docs/tables.md), which `replay calibrate --adapt` measures."
         )
-    if totals.outside_steps:
-        outside = f"{totals.outside_steps} of {totals.steps} steps"
-        notes.append(f"{outside} lie outside what table {table.name} measured.")
-    if totals.preemptions:
-        notes.append(f"KV blocks ran out: {totals.preemptions} times a request was preempted and recomputed.")
-    return tuple(notes)
+    outside, steps = (sum(getattr(part, name) for part in parts) for name in ("outside_steps", "steps"))
+    if outside:
+        notes.append(f"{outside} of {steps} steps lie outside what table {table.name} measured.")
+    return notes
 
 
 def _versions() -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Serve a whole trace by a fleet: on the simulated clock, or past it where releases are known beforehand."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,8 +11,9 @@ from sim.fleet import Fleet
 from sim.foreknown import STRETCH_REQUESTS, release_times, stretches
 from sim.options import EngineOptions, FleetOptions
 from sim.policy import Policy
+from sim.pools import Pool, Pools, requests_of
 from sim.replica_group import ReplicaGroup, Served, Totals, sum_of, totals_of
-from sim.request_table import check_lengths, known_prefixes, table_of
+from sim.request_table import check_lengths, known_prefixes
 from sim.router_registry import make_router
 from sim.scaling import make_scaling
 from sim.scheduler_state import FIRST_TOKEN_S
@@ -26,7 +27,7 @@ MOST_POWER_SAMPLES = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What serves the requests.
+    """What serves the requests: equal engines.
 
     Attributes:
         options: What each engine is told.
@@ -38,16 +39,26 @@ class Setup:
     fleet: FleetOptions
     table: CostTable
 
+    @property
+    def pools(self) -> Pools:
+        """The same as a fleet of one pool."""
+        pool = Pool(None, self.fleet.replicas, self.options, self.table)
+        return Pools((pool,), self.fleet.router, self.fleet.scaling)
 
-def serve(trace: Trace, policy: Policy, setup: Setup, progress: Progress | None) -> tuple[Outcomes, Totals]:
+
+def serve(
+    trace: Trace, policy: Policy, setup: Setup | Pools, progress: Progress | None
+) -> tuple[Outcomes, Totals]:
     """Return what became of each request, and what the fleet did up to the last completion.
 
     Raises:
         ValueError: A request cannot be served, or the policy breaks a rule.
     """
+    if isinstance(setup, Pools):
+        return _serve_on_clock(trace, policy, setup, progress)
     release_s = release_times(policy, trace.arrival_s) if takes_turns(setup.fleet) else None
     if release_s is None:
-        return _serve_on_clock(trace, policy, setup, progress)
+        return _serve_on_clock(trace, policy, setup.pools, progress)
     return _serve_foreknown(trace, release_s, setup, progress)
 
 
@@ -68,32 +79,37 @@ def power_tick_s(last_s: float) -> float:
 
 
 def _serve_on_clock(
-    trace: Trace, policy: Policy, setup: Setup, progress: Progress | None
+    trace: Trace, policy: Policy, pools: Pools, progress: Progress | None
 ) -> tuple[Outcomes, Totals]:
-    requests = table_of(trace, setup.options)
+    requests = requests_of(trace, pools)
     tick_s = power_tick_s(float(trace.arrival_s[-1]))
     engines = [
-        SimulatedEngine(requests, setup.options, setup.table, power_tick_s=tick_s)
-        for _ in range(setup.fleet.replicas)
+        SimulatedEngine(requests, pool.options, pool.table, power_tick_s=tick_s) for pool in pools.replicas
     ]
-    fleet = _fleet_of(engines, trace, setup)
+    fleet = _fleet_of(engines, trace, pools)
     release_s = Driver(trace, policy, fleet or engines[0], progress).run()
-    end_s = float(engines[0].finished_s.max())
+    end_s = float(engines[0].finished_s.max())  # of all: they share one table of requests
     if fleet is not None:
         fleet.close(end_s)
     for engine in engines:
         engine.close(end_s)
     replica = fleet.replica if fleet is not None and len(engines) > 1 else None
     results = requests.results[:, FIRST_TOKEN_S:].T
-    return outcomes_of(trace, release_s, results, replica), sum_of([totals_of(engine) for engine in engines])
+    parts = [_part_of(engine, pool) for engine, pool in zip(engines, pools.replicas, strict=True)]
+    return outcomes_of(trace, release_s, results, replica), sum_of(parts)
 
 
-def _fleet_of(engines: Sequence[SimulatedEngine], trace: Trace, setup: Setup) -> Fleet | None:
+def _part_of(engine: SimulatedEngine, pool: Pool) -> Totals:
+    totals = totals_of(engine)
+    return replace(totals, uses=tuple(replace(use, pool=pool.name) for use in totals.uses))
+
+
+def _fleet_of(engines: Sequence[SimulatedEngine], trace: Trace, pools: Pools) -> Fleet | None:
     """Return the engines as one, None for a single one that is always awake."""
-    router, scaling = make_router(setup.fleet.router, (len(engines),)), make_scaling(setup.fleet.scaling)
+    router, scaling = make_router(pools.router, pools.counts), make_scaling(pools.scaling)
     if len(engines) == 1 and scaling is None:
         return None
-    return Fleet(engines, router, trace, scaling, setup.table)
+    return Fleet(engines, router, trace, scaling, [pool.table for pool in pools.replicas])
 
 
 def _serve_foreknown(

@@ -8,10 +8,11 @@ from sim.driver import Progress
 from sim.guards import check
 from sim.options import EngineOptions, FleetOptions
 from sim.policy import Policy
+from sim.pools import Pools
 from sim.run_facts import describe
 from sim.serving import Setup, serve
 from sim.table import CostTable
-from sim.told_costs import ToldCosts, tell_costs
+from sim.told_costs import tell_costs
 from traces.record import Run
 from traces.trace import Trace
 
@@ -45,14 +46,30 @@ def simulate(
         ValueError: The trace is empty, a request cannot be served under `options`, or the policy breaks a
         rule.
     """
+    return simulate_fleet(trace, policy, Setup(options, fleet, table), seed=seed, progress=progress)
+
+
+def simulate_fleet(
+    trace: Trace,
+    policy: Policy,
+    setup: Setup | Pools,
+    *,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Run:
+    """Return the run of `trace` through `policy` on the engines of `setup`, as `simulate` does.
+
+    Raises:
+        ValueError: As `simulate` does.
+    """
     if not len(trace):
         raise ValueError(f"trace {trace.name} has no requests; a replay needs at least 1")
     started_at = datetime.now(UTC)
     offered = as_offered(trace, policy)
-    setup = Setup(options, fleet, table)
-    tell_costs(policy, ToldCosts(table, options, fleet.replicas))
+    pools = setup if isinstance(setup, Pools) else setup.pools
+    tell_costs(policy, pools.costs)
     outcomes, totals = serve(offered, policy, setup, progress)
-    meta = describe(offered, len(offered), policy, setup, totals, started_at, seed)
+    meta = describe(offered, len(offered), policy, pools, totals, started_at, seed)
     run = Run(meta, outcomes, totals.power)
     reasons = check(run)
     return replace(run, meta=replace(meta, energy_valid=not reasons, invalid_reasons=reasons))

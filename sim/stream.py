@@ -17,7 +17,7 @@ from sim.request_table import check_lengths
 from sim.run_facts import describe
 from sim.serving import Setup, outcomes_of, power_tick_s, takes_turns
 from sim.tally import Tally
-from sim.told_costs import ToldCosts, tell_costs
+from sim.told_costs import tell_costs
 from traces.long_trace import LongTrace
 from traces.record import Meta, Outcomes, Power
 from traces.trace import Floats
@@ -68,7 +68,7 @@ def simulate_stream(
             times that are impossible or not in the order of the arrivals.
     """
     started_at = datetime.now(UTC)
-    tell_costs(policy, ToldCosts(setup.table, setup.options, setup.fleet.replicas))
+    tell_costs(policy, setup.pools.costs)
     arrival_s = trace.arrivals()
     release_s, last_arrival_s = _release_times(trace, policy, arrival_s), float(arrival_s[-1])
     del arrival_s
@@ -95,7 +95,7 @@ def simulate_stream(
     fleet.begin("finish")
     take_in(fleet.answers())
     totals = sum_of(fleet.close(window.last_finish_s))
-    meta = describe(trace.facts, trace.requests, policy, setup, totals, started_at, seed)
+    meta = describe(trace.facts, trace.requests, policy, setup.pools, totals, started_at, seed)
     reasons = check_evidence(Evidence(meta, tally, totals.power))
     return replace(meta, energy_valid=not reasons, invalid_reasons=reasons), totals.power, tally
 

@@ -100,6 +100,7 @@ class ReplicaUse:
         switching_s, switching_j: On the way to sleep or off, or back.
         asleep_s, asleep_j: In a sleep of the engine.
         off_s, off_j: Without an engine.
+        pool: Name of its pool, None of a fleet without a fleet file.
     """
 
     requests: int
@@ -114,6 +115,7 @@ class ReplicaUse:
     asleep_j: float = 0.0
     off_s: float = 0.0
     off_j: float = 0.0
+    pool: str | None = None
 
     @property
     def total_s(self) -> float:
@@ -161,11 +163,11 @@ class Meta:
         requests: Requests offered.
         policy, policy_options: The policy's name and its fields.
         engine_options: Every engine option in force, vLLM's names.
-        table: Name of the cost table, None for a measured run.
+        table: Name of the cost table, of several joined by a plus; None for a measured run.
         table_source: Where the table was measured, in words.
-        gpu: GPU name.
+        gpu: GPU name, of several kinds joined by a plus.
         gpus: GPUs in use, of a measured run those metered: 0 if none was.
-        power_limit_w: Enforced limit of one GPU.
+        power_limit_w: Enforced limit of one GPU, the mean where they differ.
         idle_w: Power of all GPUs holding the model without work.
         versions: replay, vLLM, Python and whatever else mattered.
         seed: Seed of everything drawn.
