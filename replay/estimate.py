@@ -5,12 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from replay.completion import complete_policy, complete_table
 from replay.replay_options import (
-    POLICY_HELP,
-    TABLE_HELP,
     announce_compilation,
     engine_options,
+    policy_option,
+    priced_options,
     read_requests,
     selection_options,
 )
@@ -27,17 +26,8 @@ BATCH_HELP = "Requests of a batch in the binned estimates.  [default: as many as
 
 @click.command()
 @click.argument("trace", type=click.Path(path_type=Path))
-@click.option(
-    "--policy",
-    default="immediate",
-    show_default=True,
-    metavar="P",
-    shell_complete=complete_policy,
-    help=POLICY_HELP,
-)
-@click.option("--set", "settings", multiple=True, metavar="K=V", help="Option of the policy; repeatable.")
-@click.option("--table", metavar="NAME|FILE", shell_complete=complete_table, help=TABLE_HELP)
-@click.option("--engine", multiple=True, metavar="K=V", help="Engine option, vLLM's name; repeatable.")
+@policy_option
+@priced_options
 @click.option("--batch", type=click.IntRange(min=1), metavar="B", help=BATCH_HELP)
 @selection_options
 @click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Seed of what is drawn.")

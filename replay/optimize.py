@@ -5,8 +5,7 @@ from typing import Any
 
 import click
 
-from replay.completion import complete_policy
-from replay.replay_options import POLICY_HELP, announce_compilation
+from replay.replay_options import announce_compilation, policy_option
 from replay.sweep_case import LATENCY_HELP, SLO_HELP, case_options
 
 OVER_HELP = "Number to search, NAME=A..B: whole numbers, or 0.0..30.0 for any; repeatable."
@@ -16,14 +15,7 @@ OUT_HELP = "Folder of the search; given again, it goes on."
 
 @click.command(short_help="Search a policy's options for the least energy within SLOs.")
 @click.argument("trace", type=click.Path(path_type=Path))
-@click.option(
-    "--policy",
-    default="immediate",
-    show_default=True,
-    metavar="P",
-    shell_complete=complete_policy,
-    help=POLICY_HELP,
-)
+@policy_option
 @click.option(
     "--set", "settings", multiple=True, metavar="K=V", help="Option of the policy that is not searched."
 )

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from replay.completion import complete_policy, complete_table
+
 if TYPE_CHECKING:
     from sim.options import EngineOptions
     from sim.policy import Policy
@@ -18,6 +20,34 @@ Command = Callable[..., Any]
 POLICY_HELP = "Name of a policy, FILE.py:CLASS, or several in a row: A+B."
 TABLE_HELP = "Cost table, by name or as a file; `replay tables` lists those that ship."
 LENGTHS_HELP = "What the policy is told of output lengths: none, oracle, or noisy:cv=F."
+
+
+def policy_option(command: Command) -> Command:
+    """Give a command the option that names the policy."""
+    return click.option(
+        "--policy",
+        default="immediate",
+        show_default=True,
+        metavar="P",
+        shell_complete=complete_policy,
+        help=POLICY_HELP,
+    )(command)
+
+
+def priced_options(command: Command) -> Command:
+    """Give a command the options of the policy, the cost table and the engine."""
+    options = (
+        click.option(
+            "--set", "settings", multiple=True, metavar="K=V", help="Option of the policy; repeatable."
+        ),
+        click.option("--table", metavar="NAME|FILE", shell_complete=complete_table, help=TABLE_HELP),
+        click.option(
+            "--engine", multiple=True, metavar="K=V", help="Engine option, vLLM's name; repeatable."
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 def selection_options(command: Command) -> Command:

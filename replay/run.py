@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from replay.completion import complete_policy, complete_router, complete_table
+from replay.completion import complete_router
 from replay.footprint_options import footprint_options, take_rates
 from replay.keep import RUNS, keep_run, make_runs
 from replay.replay_options import (
-    POLICY_HELP,
-    TABLE_HELP,
     announce_compilation,
     engine_options,
+    policy_option,
+    priced_options,
     read_requests,
     selection_options,
 )
@@ -52,17 +52,8 @@ OUT_HELP = "Folder for the run's record; it must not exist.  [default: runs/TRAC
 
 @click.command(short_help="Replay a trace; `run` may be left out.")
 @click.argument("trace", type=click.Path(path_type=Path))
-@click.option(
-    "--policy",
-    default="immediate",
-    show_default=True,
-    metavar="P",
-    shell_complete=complete_policy,
-    help=POLICY_HELP,
-)
-@click.option("--set", "settings", multiple=True, metavar="K=V", help="Option of the policy; repeatable.")
-@click.option("--table", metavar="NAME|FILE", shell_complete=complete_table, help=TABLE_HELP)
-@click.option("--engine", multiple=True, metavar="K=V", help="Engine option, vLLM's name; repeatable.")
+@policy_option
+@priced_options
 @click.option(
     "--backend",
     type=click.Choice(["simulate", "vllm", "openai"]),
