@@ -227,7 +227,7 @@ def test_a_calendar_starts_at_its_earliest_row_even_if_unsorted(read: Read) -> N
     [
         (["hello"], "unknown trace format, it begins with b'hello'"),
         ([AZURE], "no rows after the header; a trace needs at least 1 request"),
-        (["TIMESTAMP,ContextTokens", "2023-11-16 18:15:46.6805900,1"], "no column GeneratedTokens; it has"),
+        (["TIMESTAMP,ContextTokens", "2023-11-16 18:15:00.0000000,1"], "no column GeneratedTokens; it has"),
         ([VIDUR, "1,2"], "Expected 3 columns, got 2"),
         ([VIDUR, "0,5,6", "1,-2,3"], "line 3: num_prefill_tokens must be .*, got '-2'"),
         ([VIDUR, "0,5,6", "", "1,2,NaN"], "line 4: num_decode_tokens must be .*, got 'NaN'"),
