@@ -57,7 +57,7 @@ def test_the_errors_are_drawn(tmp_path: Path) -> None:
 def test_every_shipped_table_shows_its_validation(name: str) -> None:
     entries = read_validation(find_table(name).parent)
     assert {entry["comparison"]["table"] for entry in entries} == {name}
-    assert {entry["comparison"]["policy"] for entry in entries} == {"immediate", "batch-window", "offline"}
+    assert {entry["comparison"]["policy"] for entry in entries} >= {"immediate", "batch-window", "offline"}
     shown = CliRunner().invoke(main, ["tables", name])
     assert shown.exit_code == 0
     lines = shown.output.splitlines()[-len(entries) :]
