@@ -1,14 +1,13 @@
 """The options that turn a run's energy into carbon and money."""
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from replay.replay_options import Command, with_options
+
 if TYPE_CHECKING:
     from sim.footprint import Rates
-
-Command = Callable[..., Any]
 
 INTENSITY_HELP = "Tell gCO2e: the grid's g/kWh, or a CSV file of time_s and g_per_kwh."
 PRICE_HELP = "Tell the price of the energy: a price per kWh, or a CSV file of time_s and price_per_kwh."
@@ -18,15 +17,13 @@ PUE_HELP = "Of both: energy of the whole site per energy of the GPUs.  [default:
 
 def footprint_options(command: Command) -> Command:
     """Give a command the options of carbon and price, None where not given; `take_rates` takes them."""
-    options = (
+    return with_options(
+        command,
         click.option("--grid-intensity", metavar="G|FILE", help=INTENSITY_HELP),
         click.option("--price", metavar="P|FILE", help=PRICE_HELP),
         click.option("--currency", metavar="C", help=CURRENCY_HELP),
         click.option("--pue", type=float, metavar="F", help=PUE_HELP),
     )
-    for option in reversed(options):
-        command = option(command)
-    return command
 
 
 def take_rates(options: dict[str, Any]) -> "Rates":

@@ -22,6 +22,13 @@ TABLE_HELP = "Cost table, by name or as a file; `replay tables` lists those that
 LENGTHS_HELP = "What the policy is told of output lengths: none, oracle, or noisy:cv=F."
 
 
+def with_options(command: Command, *options: Callable[[Command], Command]) -> Command:
+    """Give a command options, or groups of them, in this order."""
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 def policy_option(command: Command) -> Command:
     """Give a command the option that names the policy."""
     return click.option(
@@ -34,25 +41,36 @@ def policy_option(command: Command) -> Command:
     )(command)
 
 
+def table_option(command: Command) -> Command:
+    """Give a command the option that names the cost table."""
+    return click.option("--table", metavar="NAME|FILE", shell_complete=complete_table, help=TABLE_HELP)(
+        command
+    )
+
+
+def engine_option(command: Command) -> Command:
+    """Give a command the options of the engine."""
+    return click.option(
+        "--engine", multiple=True, metavar="K=V", help="Engine option, vLLM's name; repeatable."
+    )(command)
+
+
 def priced_options(command: Command) -> Command:
     """Give a command the options of the policy, the cost table and the engine."""
-    options = (
+    return with_options(
+        command,
         click.option(
             "--set", "settings", multiple=True, metavar="K=V", help="Option of the policy; repeatable."
         ),
-        click.option("--table", metavar="NAME|FILE", shell_complete=complete_table, help=TABLE_HELP),
-        click.option(
-            "--engine", multiple=True, metavar="K=V", help="Engine option, vLLM's name; repeatable."
-        ),
+        table_option,
+        engine_option,
     )
-    for option in reversed(options):
-        command = option(command)
-    return command
 
 
 def selection_options(command: Command) -> Command:
     """Give a command the options that say which requests are replayed, None where not given."""
-    options = (
+    return with_options(
+        command,
         click.option(
             "--stretch", type=float, metavar="F", help="Multiply arrival times: 0.5 is twice as fast."
         ),
@@ -63,9 +81,6 @@ def selection_options(command: Command) -> Command:
         click.option("--to-s", type=float, metavar="B", help="Leave out what arrives at B or later."),
         click.option("--length-prediction", metavar="P", help=LENGTHS_HELP + "  [default: none]"),
     )
-    for option in reversed(options):
-        command = option(command)
-    return command
 
 
 def engine_options(pairs: tuple[str, ...], table: "CostTable") -> "EngineOptions":

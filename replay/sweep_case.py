@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from replay.completion import complete_router, complete_table
-from replay.replay_options import TABLE_HELP, Command, selection_options
+from replay.completion import complete_router
+from replay.replay_options import Command, engine_option, selection_options, table_option, with_options
 
 if TYPE_CHECKING:
     from sim.sweep import Case
@@ -19,19 +19,15 @@ FLEET_HELP = "As of `replay run`, where it is not varied."
 
 def case_options(command: Command) -> Command:
     """Give a command these options; `common_case` takes what comes of them."""
-    options = (
-        click.option("--table", metavar="NAME|FILE", shell_complete=complete_table, help=TABLE_HELP),
-        click.option(
-            "--engine", multiple=True, metavar="K=V", help="Engine option, vLLM's name; repeatable."
-        ),
+    return with_options(
+        command,
+        table_option,
+        engine_option,
         click.option("--replicas", metavar="N", help=FLEET_HELP),
         click.option("--router", metavar="R", shell_complete=complete_router, help=FLEET_HELP),
         selection_options,
         click.option("--seed", type=int, default=0, show_default=True, metavar="N", help=SEED_HELP),
     )
-    for option in reversed(options):
-        command = option(command)
-    return command
 
 
 def common_case(trace: Path, *, table: str | None, engine: tuple[str, ...], **given: Any) -> "Case":
