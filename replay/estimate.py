@@ -129,11 +129,12 @@ def _utilisation(run: "Run") -> list["Estimate"]:
 def _model_config(table: "CostTable") -> dict[str, Any]:
     """Return the config.json, among those that ship, of the model that a table was measured with."""
     import json
-    from importlib.resources import files
 
-    model = table.engine.get("model")
-    path = files("calibrate") / "models" / str(model) / "config.json"
+    from replay.live_engine import model_folder
+
+    path = model_folder(table) / "config.json"
     if not path.is_file():
+        model = table.engine.get("model")
         raise ValueError(f"table {table.name} is of the model {model!r}, whose config.json does not ship")
     config: dict[str, Any] = json.loads(path.read_text())
     return config

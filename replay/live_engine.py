@@ -125,13 +125,18 @@ def shipped_model(table: "CostTable") -> str:
     Raises:
         ValueError: It does not ship.
     """
-    import calibrate
-
-    name = str(table.engine.get("model"))
-    folder = Path(calibrate.__path__[0]) / "models" / name
+    folder = model_folder(table)
     if not folder.is_dir():
+        name = folder.name
         raise ValueError(f"table {table.name}: its model {name} does not ship; give the model by --model")
     return str(folder)
+
+
+def model_folder(table: "CostTable") -> Path:
+    """Return where the model that a table was measured with is, if it ships."""
+    import calibrate
+
+    return Path(calibrate.__path__[0]) / "models" / str(table.engine.get("model"))
 
 
 @contextmanager
