@@ -10,6 +10,7 @@ import click
 from replay.cases import Case, read_plan
 from replay.completion import complete_policy, complete_router, complete_table
 from replay.live_engine import LiveEngine, StartedVllm, TwinVllm
+from replay.replay_options import selection_options
 
 if TYPE_CHECKING:
     from replay.validate_measure import Terms
@@ -20,7 +21,6 @@ MODEL_HELP = "Model name or folder; config.json alone runs on random weights."
 TABLE_HELP = "Cost table to validate, by name or as a file; `replay tables` lists those that ship."
 OUT_HELP = "Folder of the records; what is there already is not measured again."
 DEVICE_HELP = "Real GPUs, or a twin, whose steps take the time and power of --table."
-LENGTH_HELP = "What the policy is told of output lengths: none, oracle or noisy:cv=F; without a plan."
 REPLICAS_HELP = "Equal engines, each on GPUs of its own."
 ROUTER_HELP = "Which of several replicas a request goes to."
 ADAPT_HELP = "Adapt --table to this card and host first: 13 loads, about a minute."
@@ -41,11 +41,7 @@ STOP_HELP = "Begin no replay that would end later; run again to go on."
     help="Policy, without a plan.",
 )
 @click.option("--set", "settings", multiple=True, metavar="K=V", help="Option of the policy; repeatable.")
-@click.option("--stretch", type=float, metavar="F", help="Multiply arrival times: 0.5 is twice as fast.")
-@click.option("--limit", type=int, metavar="N", help="Keep the first N requests.")
-@click.option("--from-s", type=float, metavar="A", help="Leave out what arrives before; A becomes time 0.")
-@click.option("--to-s", type=float, metavar="B", help="Leave out what arrives at B or later.")
-@click.option("--length-prediction", default="none", show_default=True, metavar="HOW", help=LENGTH_HELP)
+@selection_options
 @click.option("--repeats", type=click.IntRange(min=1), default=1, show_default=True, help="Without a plan.")
 @click.option("--model", metavar="DIR|NAME", help=MODEL_HELP)
 @click.option("--engine", multiple=True, metavar="K=V", help="vLLM engine option; repeatable.")
@@ -104,18 +100,19 @@ def cli(
     if not compare_only:
         from replay.validate_measure import Terms
 
+        costs = _load(table)
         # The energy of several replicas can be divided now, not later.
-        costs = None if measure_only and table is None and replicas == 1 else _load(table)
+        is_divided_later = measure_only and table is None and replicas == 1
         if device == "twin":
-            live = _twin(model, engine, gpus, table, replicas)
+            live = _twin(model, engine, gpus, costs, replicas)
         else:
             live = _vllm(model, engine, gpus, replicas, router)
         cases = _cases(trace, plan, **case)
         terms = Terms(
             seed=seed,
-            costs=None if costs is None else costs.coefficients,
+            costs=None if is_divided_later else costs.coefficients,
             end_by_s=None if stop_after is None else began_s + stop_after,
-            table=_load(table),
+            table=costs,
             card=out / ADAPTED if adapt else None,
         )
         left = _measure(cases, out, live, terms)
@@ -144,13 +141,13 @@ def _vllm(
 
 
 def _twin(
-    model: str | None, options: tuple[str, ...], gpus: tuple[int, ...], table: str | None, replicas: int
+    model: str | None, options: tuple[str, ...], gpus: tuple[int, ...], table: "CostTable", replicas: int
 ) -> LiveEngine:
     if gpus:
         raise click.UsageError("--gpu names a GPU to meter; a twin has none: leave it out")
     if replicas > 1:
         raise click.UsageError("--replicas is of real GPUs; leave it out")
-    return TwinVllm(_load(table), model, options)
+    return TwinVllm(table, model, options)
 
 
 def _cases(trace: Path | None, plan: Path | None, **given: Any) -> list[Case]:
@@ -162,7 +159,8 @@ def _cases(trace: Path | None, plan: Path | None, **given: Any) -> list[Case]:
 
     given["settings"] = dict(split_pair(pair, "--set") for pair in given["settings"])
     name = re.sub(r"[^\w.-]+", "-", f"{Path(str(trace)).stem}-{Path(given['policy']).stem}")
-    return [Case(name=name, trace=str(trace), **given)]
+    known = {option: value for option, value in given.items() if value is not None}
+    return [Case(name=name, trace=str(trace), **known)]
 
 
 def _load(table: str | None) -> "CostTable":
