@@ -68,12 +68,22 @@ def read_measured(folder: Path, costs: "Coefficients | None") -> "Run":
         OSError: The record cannot be read.
         ValueError: It is damaged, or has no steps to split by.
     """
-    from backends.measured_split import split_by_table
-    from traces.record_files import read_attachment, read_run
+    from traces.record_files import read_run
 
     run = read_run(folder)
-    if costs is None:
-        return run
+    return run if costs is None else split_measured(run, folder, costs)
+
+
+def split_measured(run: "Run", folder: Path, costs: "Coefficients") -> "Run":
+    """Return the measured run of `folder` with its energy split by a cost table.
+
+    Raises:
+        OSError: The steps cannot be read.
+        ValueError: They are damaged or missing.
+    """
+    from backends.measured_split import split_by_table
+    from traces.record_files import read_attachment
+
     steps = read_attachment(folder, "steps")
     if steps is None:
         raise ValueError(f"{folder}: has no steps.parquet to split the energy by; leave --table out")

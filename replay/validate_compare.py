@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from replay.cases import Case, read_case
-from replay.compare import read_measured
+from replay.compare import read_measured, split_measured
 
 if TYPE_CHECKING:
     from sim.compare import Comparison
@@ -107,7 +107,7 @@ def measured_cases(out: Path, costs: "Coefficients") -> Iterator[MeasuredCase]:
 def _read(record: Path, costs: "Coefficients") -> "Run":
     """Return a measured run, its energy split by `costs`; a fleet's was split when measured."""
     run = read_measured(record, None)
-    return run if fleet_in_force(run).replicas > 1 else read_measured(record, costs)
+    return run if fleet_in_force(run).replicas > 1 else split_measured(run, record, costs)
 
 
 def simulate_case(measured: MeasuredCase, table: "CostTable") -> "Run":
