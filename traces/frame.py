@@ -57,14 +57,8 @@ def from_frame(frame: pd.DataFrame) -> Trace:
         source=frame.attrs.get("source", "a DataFrame"),
         licence=frame.attrs.get("licence", "unknown"),
         sha256=_hash(frame),
-        arrival_s=reader.times("arrival_s"),
-        prompt_tokens=reader.counts("prompt_tokens"),
-        output_tokens=reader.counts("output_tokens"),
-        prefix=reader.prefix() if "prefix_hashes" in frame else None,
-        session_id=reader.texts("session_id") if "session_id" in frame else None,
-        is_offline=reader.is_offline() if "request_class" in frame else None,
-        deadline_s=reader.times("deadline_s", optional=True) if "deadline_s" in frame else None,
         notes=tuple(frame.attrs.get("notes", ())),
+        **reader.of_trace(frame.columns),
     )
     return sort(trace)
 

@@ -127,18 +127,7 @@ def _read(file: SourceFile, parquet: Any) -> Trace:
     facts = facts_of(file, parquet)
     names, metadata = parquet.schema_arrow.names, parquet.schema_arrow.metadata or {}
     reader = ParquetColumns(file.path, metadata, lambda name: parquet.read(columns=[name]).column(name))
-    return sort(
-        replace(
-            facts,
-            arrival_s=reader.times("arrival_s"),
-            prompt_tokens=reader.counts("prompt_tokens"),
-            output_tokens=reader.counts("output_tokens"),
-            prefix=reader.prefix() if "prefix_hashes" in names else None,
-            session_id=reader.texts("session_id") if "session_id" in names else None,
-            is_offline=reader.is_offline() if "request_class" in names else None,
-            deadline_s=reader.times("deadline_s", optional=True) if "deadline_s" in names else None,
-        )
-    )
+    return sort(replace(facts, **reader.of_trace(names)))
 
 
 def _facts(file: SourceFile, metadata: Mapping[bytes, bytes]) -> Origin:

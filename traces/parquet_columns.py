@@ -1,6 +1,6 @@
 """Columns of a Parquet trace, read one at a time and checked."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,18 @@ class ParquetColumns:
         self._metadata = metadata
         self._column = read
         self._first_row = first_row
+
+    def of_trace(self, names: Collection[str]) -> dict[str, Any]:
+        """Return the columns of a trace by the names of its fields, None for those not among `names`."""
+        return {
+            "arrival_s": self.times("arrival_s"),
+            "prompt_tokens": self.counts("prompt_tokens"),
+            "output_tokens": self.counts("output_tokens"),
+            "prefix": self.prefix() if "prefix_hashes" in names else None,
+            "session_id": self.texts("session_id") if "session_id" in names else None,
+            "is_offline": self.is_offline() if "request_class" in names else None,
+            "deadline_s": self.times("deadline_s", optional=True) if "deadline_s" in names else None,
+        }
 
     def times(self, name: str, *, optional: bool = False) -> Floats:
         """Return seconds of at least 0, NaN for what is missing where it is optional."""
