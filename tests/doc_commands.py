@@ -20,13 +20,15 @@ class DocCommand:
         page: Name of the page's file.
         line: Where it stands, counted from 1.
         text: The whole command, continued lines joined, without comment.
-        shown: The block without language that follows it, nothing but blank lines between, or "".
+        shown: The block without language that follows an indented one, blank lines between or none, or "".
+        shown_line: Line of the page where the text of that block begins, counted from 1.
     """
 
     page: str
     line: int
     text: str
     shown: str = ""
+    shown_line: int = 0
 
     @property
     def arguments(self) -> list[str]:
@@ -52,7 +54,9 @@ def commands(path: Path) -> Iterator[DocCommand]:
         whole = " ".join(part.strip().rstrip("\\") for part in lines[number : end + 1])
         for part in re.split(r"&&|\s\|\s", re.sub(r"\s#.*", "", whole.removeprefix("$ "))):
             if found := re.match(r"\s*(?:[A-Z_]+=\S+ )*(?:\S*/)?(replay\s.*)", part):
-                yield DocCommand(path.name, number + 1, " ".join(found[1].split()), _block(lines[end + 1 :]))
+                text = " ".join(found[1].split())
+                shown = _block(lines, end + 1) if fence is None else ("", 0)
+                yield DocCommand(path.name, number + 1, text, *shown)
 
 
 def spans(path: Path) -> Iterator[DocCommand]:
@@ -75,7 +79,9 @@ def saved(path: Path) -> dict[str, str]:
     }
 
 
-def _block(lines: list[str]) -> str:
-    rest = "\n".join(lines).lstrip("\n")
-    found = re.match(r"```\n(.*?)^```", rest, re.DOTALL | re.MULTILINE)
-    return found[1] if found else ""
+def _block(lines: list[str], begin: int) -> tuple[str, int]:
+    """Return the block that is next from the line `begin` on, and the number of its first line."""
+    while begin < len(lines) and not lines[begin].strip():
+        begin += 1
+    found = re.match(r"```\n(.*?)^```", "\n".join(lines[begin:]), re.DOTALL | re.MULTILINE)
+    return (found[1], begin + 2) if found else ("", 0)

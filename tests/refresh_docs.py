@@ -1,0 +1,48 @@
+"""Writes what the commands of docs/ and README.md print into the pages anew: `python tests/refresh_docs.py`.
+
+Done for the pages whose blocks behind a command are its whole output; it says which blocks are left to be
+looked at by hand. Pages may be named: `python tests/refresh_docs.py tutorial.md`.
+"""
+
+import os
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from doc_commands import PAGES
+from doc_runs import ALL, SHOW_REAL_OUTPUT, fill, is_run, run_page
+
+WRITTEN = (*SHOW_REAL_OUTPUT, "sweep.md")
+"""Pages written here; those that no test compares take too long for one."""
+
+
+def refresh(page: Path) -> int:
+    """Write the page anew and return how many of its blocks changed."""
+    with TemporaryDirectory() as scratch:
+        os.chdir(scratch)
+        fill(Path(scratch))
+        printed = [(command, lines) for command, lines in run_page(page, WRITTEN) if command.shown]
+    changed = 0
+    text = page.read_text(encoding="utf-8").splitlines()
+    for command, lines in reversed(printed):
+        begin, end = command.shown_line - 1, command.shown_line - 1 + len(command.shown.splitlines())
+        changed += text[begin:end] != lines
+        text[begin:end] = lines
+    if changed:
+        page.write_text("\n".join(text) + "\n", encoding="utf-8")
+    return changed
+
+
+def main(names: list[str]) -> None:
+    """Write the pages of these names, or all."""
+    os.environ["NO_COLOR"] = "1"
+    for page in PAGES:
+        if page.name in (names or WRITTEN):
+            print(f"{page.name}: {refresh(page)} blocks changed")
+    for command in ALL:
+        if command.shown and is_run(command) and command.page not in WRITTEN:
+            print(f"by hand: {command}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
