@@ -50,34 +50,45 @@ function coarser(line, count) {
   return {...line, x, y};
 }
 
-function draw(key, count) {
-  const figure = figures[key], stretch = figure.layout.meta && figure.layout.meta.stretch_s;
+/* What Plotly is to draw of a figure, `count` stretches of time taken together. */
+function drawn(key, figure, count) {
+  const stretch = stretchOf(figure);
   const layout = {...figure.layout, template: template(), uirevision: key};
-  let data = figure.data;
-  if (stretch) {
-    figure.count = count;
-    data = data.map((line) => coarser(line, count));
-    const axis = layout.xaxis, width = Number((count * stretch).toPrecision(6));
-    layout.xaxis = {...axis, title: {text: `${axis.title.text} (means over ${width} s)`}};
-  }
+  if (!stretch) return {data: figure.data, layout};
+  const axis = layout.xaxis, width = Number((count * stretch).toPrecision(6));
+  layout.xaxis = {...axis, title: {text: `${axis.title.text} (means over ${width} s)`}};
+  return {data: figure.data.map((line) => coarser(line, count)), layout};
+}
+
+/* How long a stretch of a figure over time is; nothing of any other. */
+function stretchOf(figure) {
+  return figure.layout.meta && figure.layout.meta.stretch_s;
+}
+
+/* How many stretches of a figure over time to take together where so much of its axis is seen. */
+function countFor(figure, [from, to] = [-Infinity, Infinity]) {
+  if (!stretchOf(figure)) return 1;
+  const longest = figure.data.map((line) => floats(line.x)).reduce((a, b) => (a.length > b.length ? a : b));
+  return together(longest.filter((edge) => edge >= from && edge <= to).length - 1);
+}
+
+function draw(key, count) {
+  figures[key].count = count;
+  const {data, layout} = drawn(key, figures[key], count);
   const buttons = [["toImage", "zoom2d", "pan2d", "resetScale2d"]];
   return Plotly.react(key, data, layout, {displaylogo: false, responsive: true, modeBarButtons: buttons});
 }
 
 /* After a zoom, show means over as short a time as fits. */
 function refine(key) {
-  const figure = figures[key], [from, to] = document.getElementById(key).layout.xaxis.range;
-  const longest = figure.data.map((line) => floats(line.x)).reduce((a, b) => (a.length > b.length ? a : b));
-  const count = together(longest.filter((edge) => edge >= from && edge <= to).length);
-  if (count !== figure.count) draw(key, count);
+  const count = countFor(figures[key], document.getElementById(key).layout.xaxis.range);
+  if (count !== figures[key].count) draw(key, count);
 }
 
 async function drawAll() {
   for (const [key, figure] of Object.entries(figures)) {
-    const isOverTime = Boolean(figure.layout.meta);
-    const most = isOverTime ? Math.max(...figure.data.map((line) => floats(line.x).length - 1)) : 0;
-    draw(key, together(most));
-    if (isOverTime) document.getElementById(key).on("plotly_relayout", () => refine(key));
+    draw(key, countFor(figure));
+    if (stretchOf(figure)) document.getElementById(key).on("plotly_relayout", () => refine(key));
     await new Promise((resume) => setTimeout(resume)); // so that one can read and scroll meanwhile
   }
 }
