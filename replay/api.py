@@ -16,8 +16,8 @@ import traces.reading
 import traces.record_files
 from replay.errors import one_line
 from sim.arrivals import ensure_predicted
-from sim.compare import latency_s
 from sim.length_prediction import predict_lengths
+from sim.metrics import latency_s
 from sim.options import FleetOptions, from_strings, options_among
 from sim.policy import Policy
 from sim.registry import make_policy

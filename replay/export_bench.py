@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from sim import metrics
-from sim.compare import latency_s
+from sim.metrics import latency_s
 from traces.record import SERVED, STATUS_NAMES, Outcomes, Run
 from traces.trace import Floats
 

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from replay.replay_options import announce_compilation, policy_option
-from replay.sweep_case import LATENCY_HELP, SLO_HELP, case_options
+from replay.sweep_case import LATENCY_HELP, case_options, slo_options
 
 OVER_HELP = "Number to search, NAME=A..B: whole numbers, or 0.0..30.0 for any; repeatable."
 TRIALS_HELP = "Replays to try, those of earlier calls included."
@@ -20,7 +20,7 @@ OUT_HELP = "Folder of the search; given again, it goes on."
     "--set", "settings", multiple=True, metavar="K=V", help="Option of the policy that is not searched."
 )
 @click.option("--over", multiple=True, required=True, metavar="NAME=A..B", help=OVER_HELP)
-@click.option("--slo", "slos", multiple=True, metavar="LATENCY=S", help=SLO_HELP)
+@slo_options
 @click.option(
     "--trials", type=click.IntRange(min=1), default=50, show_default=True, metavar="N", help=TRIALS_HELP
 )
@@ -34,6 +34,7 @@ def cli(
     settings: tuple[str, ...],
     over: tuple[str, ...],
     slos: tuple[str, ...],
+    attainment: float | None,
     trials: int,
     latency: str,
     out: Path,
@@ -54,15 +55,18 @@ def cli(
     from replay.sweep_run import result_of
     from replay.sweep_text import write_sweep
     from sim.settings import split_pair
-    from sim.sweep_front import known_latency, parse_slo
+    from sim.sweep_front import known_latency
     from sim.sweep_grid import parse_span
+    from sim.sweep_slos import parse_sweep_slos
 
+    limits = parse_sweep_slos(slos, attainment)
     base = replace(
         common_case(trace, **common),
         policy=policy,
         settings=dict(split_pair(pair.replace("-", "_"), "--set") for pair in settings),
+        limits=limits.of_requests,
     )
-    problem = Problem(base, [parse_span(text) for text in over], [parse_slo(text) for text in slos])
+    problem = Problem(base, [parse_span(text) for text in over], limits)
     problem.check()
     against = known_latency(latency)
     announce_compilation()

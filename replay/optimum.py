@@ -1,16 +1,18 @@
 """What a search found: the best of its trials beside the policy's default."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from replay.printing import quantity
 from replay.sweep_text import Sweep, sweep_text, wrapped
-from sim.sweep_front import Slo, latency_s
+from sim.slo import words_of
+from sim.summary import Summary
+from sim.sweep_front import latency_s
 from sim.sweep_key import key_of
-from sim.sweep_plot import words
 from sim.sweep_ranking import Ranked, best, rank
 from sim.sweep_result import Result
+from sim.sweep_slos import ATTAINMENT, Slos
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +41,7 @@ class Optimum:
         return None if default_j is None or best_j is None else best_j / default_j - 1
 
 
-def optimum_of(
-    default: Result | None, trials: Sequence[Result | None], latency: str, slos: Sequence[Slo]
-) -> Optimum:
+def optimum_of(default: Result | None, trials: Sequence[Result | None], latency: str, slos: Slos) -> Optimum:
     """Return the best.
 
     Args:
@@ -85,7 +85,7 @@ def optimum_json(optimum: Optimum) -> str:
     """Return the best and the default as one JSON object."""
     values = {
         "trials": optimum.trials,
-        "slos": {slo.latency: slo.limit_s for slo in optimum.sweep.slos},
+        **optimum.sweep.slos.facts,
         "best": asdict(optimum.best.result),
         "default": None if optimum.default is None else asdict(optimum.default.result),
         "energy_fraction": optimum.energy_fraction,
@@ -93,16 +93,22 @@ def optimum_json(optimum: Optimum) -> str:
     return json.dumps(values, allow_nan=False, default=str)
 
 
-def _nearest(rows: Sequence[Ranked], slos: Sequence[Slo]) -> str:
+def _nearest(rows: Sequence[Ranked], slos: Slos) -> str:
     """Say by how much the valid one that violates the SLOs least does so."""
     valid = [one for one in rows if one.result.summary.energy_valid]
     if not valid:
         return " with a run that breaks no guard; widen --over"
-    nearest = min(valid, key=lambda one: max(slo.excess(one.result.summary) for slo in slos))
-    summary = nearest.result.summary
-    missed = (
-        f"{words(slo.latency)} {quantity(latency_s(summary, slo.latency), 's')} > {slo.limit_s:g} s"
-        for slo in slos
-        if slo.excess(summary) > 0
-    )
+    nearest = min(valid, key=lambda one: max(slos.excesses(one.result.summary).values()))
+    missed = _missed(nearest.result.summary, slos)
     return f"; the nearest, {nearest.name}, has {' and '.join(missed)}: widen --over or loosen --slo"
+
+
+def _missed(summary: Summary, slos: Slos) -> Iterator[str]:
+    violated = slos.violated(summary)
+    for slo in slos.of_percentiles:
+        if slo.name in violated:
+            value_s = quantity(latency_s(summary, slo.name), "s")
+            yield f"{words_of(slo.name)} {value_s} > {slo.limit_s:g} s"
+    if ATTAINMENT in violated:
+        attained, asked = summary.attainment_fraction or 0.0, slos.attainment_fraction
+        yield f"{100 * attained:.2f} % of the requests within the limits < {100 * asked:g} %"

@@ -21,8 +21,8 @@ def cli(folders: tuple[Path, ...], out: Path, slos: tuple[str, ...], overwrite: 
     """
     from replay.report_page import page_of
     from sim.report_runs import read_reported
-    from sim.report_slo import parse_slos
     from sim.report_sweep import SWEEP_FILE, read_sweep
+    from sim.slo import parse_slos
     from traces.whole_files import ensure_free, whole_file
 
     ensure_free(out, overwrite=overwrite)

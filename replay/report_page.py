@@ -13,8 +13,8 @@ from replay.report_table import Line, fact_lines, guard_lines, summary_lines
 from sim.report_figure import Figure, color_of
 from sim.report_figures import figures_of
 from sim.report_runs import Reported
-from sim.report_slo import Slo
 from sim.report_sweep import Workload, sweep_figure
+from sim.slo import Slo
 
 HERE = Path(__file__).parent
 MISSING_EXTRA = "reports need plotly and jinja2, which are not installed; pip install 'replay[report]'"

@@ -3,8 +3,8 @@
 from replay.printing import quantity
 from replay.report_table import Cell, Line
 from sim.report_sweep import Workload
+from sim.slo import words_of
 from sim.sweep_front import latency_s
-from sim.sweep_plot import words
 from sim.sweep_ranking import Ranked, best
 
 COLUMNS = ("ttft_p50", "ttft_p99", "tpot_p50", "tpot_p99", "e2e_p50", "e2e_p99")
@@ -13,7 +13,7 @@ MOST_LINES = 20
 
 def sweep_headings() -> tuple[str, ...]:
     """Return what the columns of `sweep_lines` are."""
-    return ("energy per request", *map(words, COLUMNS), "verdict")
+    return ("energy per request", *map(words_of, COLUMNS), "verdict")
 
 
 def sweep_lines(workload: Workload) -> list[Line]:
@@ -45,6 +45,6 @@ def _verdict(one: Ranked, *, is_best: bool) -> Cell:
     if not one.result.summary.energy_valid:
         return Cell("NOT VALID", "; ".join(one.result.summary.invalid_reasons), "bad")
     if one.violates:
-        return Cell("violates", ", ".join(map(words, one.violates)), "bad")
+        return Cell("violates", ", ".join(map(words_of, one.violates)), "bad")
     front = "on the front" if one.on_front else ""
     return Cell("least energy within the limits", front, "good") if is_best else Cell(front)

@@ -8,7 +8,7 @@ import numpy as np
 
 from replay.printing import MISSING, quantity
 from sim.report_runs import Reported
-from sim.report_slo import Slo, attainment
+from sim.slo import Slo, attainment
 
 METRICS = (
     ("energy", "total_energy_j", "J"),
@@ -71,7 +71,7 @@ def summary_lines(runs: Sequence[Reported], slos: Sequence[Slo]) -> list[Line]:
             lines.append(_line("with 95 % confidence", runs, _interval))
     for place, slo in enumerate(slos):
         cells = tuple(_limit(one, slo) for one in runs)
-        lines.append(Line(slo.name, cells, begins_group=place == 0))
+        lines.append(Line(slo.words, cells, begins_group=place == 0))
     return lines
 
 

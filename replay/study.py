@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sim.sweep import Case, put
-from sim.sweep_front import Slo
 from sim.sweep_grid import Span
 from sim.sweep_key import inputs_of, key_of
 from sim.sweep_result import Result
+from sim.sweep_slos import Slos
 
 if TYPE_CHECKING:
     import optuna
@@ -34,13 +34,13 @@ class Problem:
 
     base: Case
     spans: Sequence[Span]
-    slos: Sequence[Slo]
+    slos: Slos
 
     @property
     def name(self) -> str:
         """Name of the study: a hash of all that the trials depend on."""
-        asked = {"over": [asdict(span) for span in self.spans], "slos": [asdict(slo) for slo in self.slos]}
-        return key_of({**inputs_of(self.base), **asked})
+        over = {"over": [asdict(span) for span in self.spans]}
+        return key_of({**inputs_of(self.base), **over, **self.slos.facts})
 
     def case(self, values: Mapping[str, float]) -> Case:
         """Return the case of one trial; numbers have six digits, as they are printed.
@@ -110,8 +110,8 @@ def _try(study: "optuna.Study", problem: Problem, evaluate: Evaluate) -> Result 
     result = evaluate(problem.case(trial.params))
     summary = None if result is None else result.summary
     trial.set_constraint(VALID, 0.0 if summary is not None and summary.energy_valid else 1.0)
-    for slo in problem.slos:
-        trial.set_constraint(slo.latency, LARGEST if summary is None else min(slo.excess(summary), LARGEST))
+    for name, excess in problem.slos.excesses(summary).items():
+        trial.set_constraint(name, min(excess, LARGEST))
     energy_j = None if summary is None else summary.energy_j_per_request
     study.tell(trial, energy_j, TrialState.PRUNED if energy_j is None else TrialState.COMPLETE)
     return result

@@ -8,7 +8,7 @@ import click
 
 from replay.completion import complete_policy
 from replay.replay_options import POLICY_HELP, announce_compilation
-from replay.sweep_case import LATENCY_HELP, SLO_HELP, case_options
+from replay.sweep_case import LATENCY_HELP, case_options, slo_options
 
 GRID_HELP = "Input to vary, NAME=V1,V2,... or NAME=A..B; repeatable: all combinations are simulated."
 ON_HELP = "Where replays run: on this machine's cores, or on a Ray cluster."
@@ -28,7 +28,7 @@ OUT_HELP = "Folder of the results; those in it are not simulated again."
     help=POLICY_HELP,
 )
 @click.option("--grid", multiple=True, metavar="NAME=VALUES", help=GRID_HELP)
-@click.option("--slo", "slos", multiple=True, metavar="LATENCY=S", help=SLO_HELP)
+@slo_options
 @click.option("--latency", default="e2e_p99", show_default=True, metavar="LATENCY", help=LATENCY_HELP)
 @case_options
 @click.option("--on", type=click.Choice(["cores", "ray"]), default="cores", show_default=True, help=ON_HELP)
@@ -40,6 +40,7 @@ def cli(
     policies: tuple[str, ...],
     grid: tuple[str, ...],
     slos: tuple[str, ...],
+    attainment: float | None,
     latency: str,
     on: str,
     jobs: int | None,
@@ -52,18 +53,22 @@ def cli(
     Each result is on disk as soon as it is there: the same command goes on where it was interrupted. --out
     gets sweep.parquet, sweep.md and sweep.png. docs/sweep.md tells more.
     """
+    from dataclasses import replace
+
     from replay.sweep_case import common_case
     from replay.sweep_jobs import on_ray, over_cores
     from replay.sweep_run import run_cases
     from replay.sweep_text import Sweep, sweep_json, sweep_text, write_sweep
     from sim.sweep import combinations
-    from sim.sweep_front import known_latency, parse_slo
+    from sim.sweep_front import known_latency
     from sim.sweep_grid import parse_axis
     from sim.sweep_ranking import rank
+    from sim.sweep_slos import parse_sweep_slos
 
-    against, limits = known_latency(latency), tuple(parse_slo(text) for text in slos)
+    against, limits = known_latency(latency), parse_sweep_slos(slos, attainment)
     axes = [parse_axis(text) for text in grid]
-    cases = list(combinations(common_case(traces[0], **common), traces, policies, axes))
+    base = replace(common_case(traces[0], **common), limits=limits.of_requests)
+    cases = list(combinations(base, traces, policies, axes))
     announce_compilation()
     run = on_ray if on == "ray" else over_cores(jobs or len(os.sched_getaffinity(0)))
     results, failures = run_cases(cases, out, run)

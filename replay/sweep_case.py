@@ -11,7 +11,8 @@ from replay.replay_options import Command, engine_option, selection_options, tab
 if TYPE_CHECKING:
     from sim.sweep import Case
 
-SLO_HELP = "Upper limit on a latency in seconds, like ttft_p99=2; repeatable."
+SLO_HELP = "Upper limit in seconds on a percentile, ttft_p99=2, or on each request's, ttft=2; repeatable."
+ATTAINMENT_HELP = "Of the requests, so many should keep all limits of each request at once.  [default: 1]"
 LATENCY_HELP = "Latency that the front weighs energy against."
 SEED_HELP = "Seed of what is drawn."
 FLEET_HELP = "As of `replay run`, where it is not varied."
@@ -27,6 +28,15 @@ def case_options(command: Command) -> Command:
         click.option("--router", metavar="R", shell_complete=complete_router, help=FLEET_HELP),
         selection_options,
         click.option("--seed", type=int, default=0, show_default=True, metavar="N", help=SEED_HELP),
+    )
+
+
+def slo_options(command: Command) -> Command:
+    """Give a command the limits on latency; `sim.sweep_slos.parse_sweep_slos` takes what comes of them."""
+    return with_options(
+        command,
+        click.option("--slo", "slos", multiple=True, metavar="LATENCY=S", help=SLO_HELP),
+        click.option("--attainment", type=float, metavar="F", help=ATTAINMENT_HELP),
     )
 
 

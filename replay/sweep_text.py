@@ -1,23 +1,35 @@
 """A sweep as a person reads it: on a terminal, as Markdown, as JSON, and its files."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
-from replay.printing import quantity
+from replay.printing import MISSING, quantity
 from replay.sweep_run import Failure
-from sim.sweep_front import Slo, latency_s, point
-from sim.sweep_plot import plot_sweep, words
+from sim.slo import words_of
+from sim.summary import Summary
+from sim.sweep_front import latency_s, point
+from sim.sweep_plot import plot_sweep
 from sim.sweep_ranking import Ranked, best
 from sim.sweep_result import write_table
+from sim.sweep_slos import Slos
 
 WIDTH = 80
 MOST_ROWS = 20
 CELL = 11
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of the tables: its title, and its cell of a run."""
+
+    title: str
+    cell: Callable[[Summary], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +45,7 @@ class Sweep:
 
     ranked: Mapping[str, Sequence[Ranked]]
     latency: str
-    slos: Sequence[Slo]
+    slos: Slos
     failures: Sequence[Failure]
 
     @property
@@ -42,9 +54,16 @@ class Sweep:
         return [one for rows in self.ranked.values() for one in rows]
 
     @property
-    def latencies(self) -> list[str]:
-        """The latencies to show: the front's and those with a limit."""
-        return list(dict.fromkeys([self.latency, *(slo.latency for slo in self.slos)]))
+    def columns(self) -> list[Column]:
+        """What the tables show: energy, latencies of the front and of limits, and goodput if asked for."""
+        latencies = dict.fromkeys([self.latency, *(slo.name for slo in self.slos.of_percentiles)])
+        columns = [
+            Column("J/request", lambda summary: quantity(summary.energy_j_per_request, "J")),
+            *(Column(words_of(name), partial(_latency, name=name)) for name in latencies),
+        ]
+        if self.slos.of_requests:
+            columns += [Column("attained", _attained), Column("goodput", _goodput)]
+        return columns
 
 
 def write_sweep(sweep: Sweep, out: Path) -> None:
@@ -76,7 +95,7 @@ def sweep_json(sweep: Sweep) -> str:
         for workload, rows in sweep.ranked.items()
         for one in rows
     ]
-    judged = {"latency": sweep.latency, "slos": {slo.latency: slo.limit_s for slo in sweep.slos}}
+    judged = {"latency": sweep.latency, **sweep.slos.facts}
     failures = [asdict(failure) for failure in sweep.failures]
     return json.dumps({**judged, "results": rows, "failures": failures}, allow_nan=False, default=str)
 
@@ -92,13 +111,7 @@ def sweep_markdown(sweep: Sweep) -> str:
     """Return all results as Markdown tables."""
     blocks = ["# Sweep", "\n".join(f"- `{mark}` {meaning}" for mark, meaning in _legend(sweep))]
     for workload, rows in sweep.ranked.items():
-        titles = [
-            "",
-            "combination",
-            "energy per request",
-            *(words(name) for name in sweep.latencies),
-            "violates",
-        ]
+        titles = ["", "combination", *(column.title for column in sweep.columns), "violates"]
         table = [titles, ["---"] * len(titles)]
         table += [[_mark(one), one.name, *_cells(one, sweep), ", ".join(one.violates)] for one in rows]
         lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in table]
@@ -111,8 +124,7 @@ def sweep_markdown(sweep: Sweep) -> str:
 
 def _block(workload: str, rows: Sequence[Ranked], sweep: Sweep) -> str:
     shown = rows if len(rows) <= MOST_ROWS else [one for one in rows if one.on_front][:MOST_ROWS]
-    titles = ["J/request", *(words(name) for name in sweep.latencies)]
-    lines = [workload, "   " + "".join(f"{title:>{CELL}}" for title in titles)]
+    lines = [workload, "   " + "".join(f"{column.title:>{CELL}}" for column in sweep.columns)]
     for one in shown:
         cells = f"{_mark(one):<3}" + "".join(f"{cell:>{CELL}}" for cell in _cells(one, sweep))
         first, *rest = wrap(one.name, max(20, WIDTH - len(cells) - 2), subsequent_indent="  ")
@@ -125,16 +137,15 @@ def _block(workload: str, rows: Sequence[Ranked], sweep: Sweep) -> str:
 def _choice(rows: Sequence[Ranked], sweep: Sweep) -> str:
     chosen = best(rows)
     if chosen is None:
-        return "No valid combination" + (" keeps every SLO." if sweep.slos else ".")
+        return "No valid combination" + (" keeps every SLO." if sweep.slos.slos else ".")
     energy = quantity(chosen.result.summary.energy_j_per_request, "J")
-    return f"Least energy{' within the SLOs' if sweep.slos else ''}: {chosen.name}, {energy} a request"
+    return f"Least energy{' within the SLOs' if sweep.slos.slos else ''}: {chosen.name}, {energy} a request"
 
 
 def _legend(sweep: Sweep) -> Iterator[tuple[str, str]]:
-    yield "*", f"on the front of energy against {words(sweep.latency)}"
-    if sweep.slos:
-        limits = ", ".join(f"{words(slo.latency)} <= {slo.limit_s:g} s" for slo in sweep.slos)
-        yield "!", f"violates an SLO ({limits})"
+    yield "*", f"on the front of energy against {words_of(sweep.latency)}"
+    if sweep.slos.slos:
+        yield "!", f"violates an SLO ({sweep.slos.words})"
     if not all(one.result.summary.energy_valid for one in sweep.rows):
         yield "x", "broke a guard"
 
@@ -150,11 +161,21 @@ def _mark(one: Ranked) -> str:
     return "*" * one.on_front + "!" * bool(one.violates)
 
 
-def _cells(one: Ranked, sweep: Sweep) -> Iterator[str]:
-    summary = one.result.summary
-    yield quantity(summary.energy_j_per_request, "J")
-    for latency in sweep.latencies:
-        yield quantity(latency_s(summary, latency), "s")
+def _cells(one: Ranked, sweep: Sweep) -> list[str]:
+    return [column.cell(one.result.summary) for column in sweep.columns]
+
+
+def _latency(summary: Summary, name: str) -> str:
+    return quantity(latency_s(summary, name), "s")
+
+
+def _attained(summary: Summary) -> str:
+    attained = summary.attainment_fraction
+    return MISSING if attained is None else f"{100 * attained:.2f} %"
+
+
+def _goodput(summary: Summary) -> str:
+    return quantity(summary.goodput_rps, "/s")
 
 
 def _inputs(inputs: Mapping[str, Any]) -> str:

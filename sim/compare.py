@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from sim.metrics import quantile
+from sim.metrics import latency_s, quantile
 from sim.summary import Summary, summarize
-from traces.record import SERVED, Kind, Outcomes, Run
+from traces.record import Kind, Run
 from traces.trace import Floats
 
 METRICS = (
@@ -175,20 +174,6 @@ def compare(simulated: Run, measured: tuple[Run, ...], *, force: bool = False) -
         differences=_differences(simulated, measured[0]),
         invalid=invalid,
     )
-
-
-def latency_s(outcomes: Outcomes, latency: str) -> Floats:
-    """Return `ttft`, `tpot` or `e2e` of every request, as in `sim.metrics`, NaN where it has none."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        values = {
-            "ttft": outcomes.first_token_s - outcomes.arrival_s,
-            "tpot": (outcomes.finished_s - outcomes.first_token_s) / (outcomes.output_tokens - 1),
-            "e2e": outcomes.finished_s - outcomes.arrival_s,
-        }[latency]
-    has_it: NDArray[np.bool_] = outcomes.status == SERVED
-    if latency == "tpot":
-        has_it = has_it & (outcomes.output_tokens >= 2)
-    return np.where(has_it, values, np.nan)
 
 
 def mean_latency_s(runs: tuple[Run, ...], latency: str) -> Floats:

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from sim.compare import TARGETS, Comparison, latency_s, mean_latency_s
+from sim.compare import TARGETS, Comparison, mean_latency_s
+from sim.metrics import latency_s
 from traces.picture import picture
 from traces.record import Run
 from traces.trace import Floats

@@ -44,6 +44,20 @@ def e2e_s(outcomes: Outcomes) -> Floats:
     return outcomes.finished_s[rows] - outcomes.arrival_s[rows]
 
 
+def latency_s(outcomes: Outcomes, latency: str) -> Floats:
+    """Return `ttft`, `tpot` or `e2e` of every request as defined above, NaN where it has none."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        values = {
+            "ttft": outcomes.first_token_s - outcomes.arrival_s,
+            "tpot": (outcomes.finished_s - outcomes.first_token_s) / (outcomes.output_tokens - 1),
+            "e2e": outcomes.finished_s - outcomes.arrival_s,
+        }[latency]
+    has_it = served(outcomes)
+    if latency == "tpot":
+        has_it = has_it & (outcomes.output_tokens >= 2)
+    return np.where(has_it, values, np.nan)
+
+
 def held_s(outcomes: Outcomes) -> Floats:
     """Return how long the policy held each served request.
 
@@ -60,22 +74,6 @@ def quantile(values: Floats, q: float) -> float | None:
     Hyndman and Fan, the default of NumPy and R).
     """
     return float(np.quantile(values, q)) if len(values) else None
-
-
-def goodput_rps(
-    outcomes: Outcomes, makespan_s: float, *, ttft_limit_s: float = np.inf, tpot_limit_s: float = np.inf
-) -> float | None:
-    """Return the served requests per second that kept both limits, None for a makespan of 0.
-
-    goodput = |{served: TTFT <= ttft_limit_s and TPOT <= tpot_limit_s}| / makespan_s. A request of one output
-    token has no TPOT and keeps its limit.
-    """
-    if makespan_s <= 0:
-        return None
-    good = ttft_s(outcomes) <= ttft_limit_s
-    has_tpot = outcomes.output_tokens[served(outcomes)] >= 2
-    good[has_tpot] &= tpot_s(outcomes) <= tpot_limit_s
-    return int(np.count_nonzero(good)) / makespan_s
 
 
 def ratio(numerator: float | None, denominator: float) -> float | None:

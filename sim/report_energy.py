@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.compare import latency_s
+from sim.metrics import latency_s
 from sim.report_figure import GREY, PHASE_COLORS, Figure, Trace, color_of, log_axis, scaled, text_of
 from sim.report_runs import Reported
 from sim.report_time import PHASES

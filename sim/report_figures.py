@@ -9,8 +9,8 @@ from sim.report_latency import latencies
 from sim.report_phases import power_by_phase
 from sim.report_replicas import replica_use
 from sim.report_runs import Reported
-from sim.report_slo import Slo
 from sim.report_time import series, stretch_s
+from sim.slo import Slo
 
 
 def figures_of(runs: Sequence[Reported], slos: Sequence[Slo]) -> list[Figure]:

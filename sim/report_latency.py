@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from sim.compare import latency_s
+from sim.metrics import latency_s
 from sim.report_figure import SLO_COLOR, Figure, Trace, line_of, log_axis, text_of
 from sim.report_runs import Reported
-from sim.report_slo import LATENCIES, Slo
+from sim.slo import LATENCIES, Slo
 from traces.trace import Floats
 
 MOST_STEPS = 500
@@ -79,7 +79,7 @@ def _limit(slo: Slo, axis: str) -> dict[str, Any]:
 
 def _limit_name(slo: Slo, axis: str) -> dict[str, Any]:
     return {
-        "text": slo.name,
+        "text": slo.words,
         "xref": axis,
         "yref": "paper",
         "x": float(np.log10(slo.limit_s)),

@@ -10,13 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sim.report_figure import GREY, RUN_COLORS, Figure, Trace, color_of, log_axis, text_of
-from sim.report_slo import Slo
+from sim.slo import LATENCIES, Slo, words_of
 from sim.summary import Summary
-from sim.sweep_front import LATENCIES, latency_s
-from sim.sweep_front import Slo as SweepSlo
-from sim.sweep_plot import words
+from sim.sweep_front import QUANTILES, latency_s
 from sim.sweep_ranking import Ranked, rank
 from sim.sweep_result import Result
+from sim.sweep_slos import Slos
 from traces.trace import Floats
 
 SWEEP_FILE = "sweep.parquet"
@@ -64,16 +63,12 @@ def read_sweep(folder: Path, slos: Sequence[Slo]) -> tuple[Workload, ...]:
         told = {id(result): values["violates"] for result, values in zip(results, columns, strict=True)}
     except (pa.ArrowInvalid, LookupError, TypeError) as error:
         raise ValueError(f"{path}: not a sweep as this version of replay writes it ({error})") from error
-    limits = [
-        SweepSlo(f"{slo.latency}_p{slo.percentile:g}", slo.limit_s)
-        for slo in slos
-        if slo.percentile in (50, 90, 99)
-    ]
-    ranked = {latency: rank(results, latency, limits) for latency in LATENCIES}
+    limits = Slos(tuple(slo for slo in slos if slo.name in QUANTILES))
+    ranked = {latency: rank(results, latency, limits) for latency in QUANTILES}
     workloads = []
     for name, rows in ranked[FIRST_LATENCY].items():
-        judged = rows if limits else [replace(one, violates=tuple(told[id(one.result)])) for one in rows]
-        fronts = {latency: tuple(one.on_front for one in ranked[latency][name]) for latency in LATENCIES}
+        judged = rows if limits.slos else [replace(one, violates=tuple(told[id(one.result)])) for one in rows]
+        fronts = {latency: tuple(one.on_front for one in ranked[latency][name]) for latency in QUANTILES}
         workloads.append(Workload(name, tuple(judged), fronts))
     return tuple(workloads)
 
@@ -105,7 +100,7 @@ def sweep_figure(workload: Workload, key: str) -> Figure:
                 "hoverinfo": "text",
             }
         )
-    choices = {latency: _positions(workload, list(groups.values()), latency) for latency in LATENCIES}
+    choices = {latency: _positions(workload, list(groups.values()), latency) for latency in QUANTILES}
     for trace, x, y in zip(data, *choices[FIRST_LATENCY], strict=True):
         trace |= {"x": x, "y": y}
     layout = {
@@ -156,7 +151,7 @@ def _positions(
 
 
 def _axis(workload: Workload, latency: str) -> dict[str, Any]:
-    return log_axis(f"{words(latency)}, s", [_latencies(workload.rows, latency)])
+    return log_axis(f"{words_of(latency)}, s", [_latencies(workload.rows, latency)])
 
 
 def _menu(workload: Workload, choices: dict[str, tuple[list[Floats], list[Floats]]]) -> dict[str, Any]:
@@ -165,7 +160,7 @@ def _menu(workload: Workload, choices: dict[str, tuple[list[Floats], list[Floats
         axis = {f"xaxis.{name}": value for name, value in _axis(workload, latency).items()}
         moved = {"x": [list(each) for each in x], "y": [list(each) for each in y]}
         again = {"xaxis.autorange": True, "yaxis.autorange": True}
-        buttons.append({"label": words(latency), "method": "update", "args": [moved, {**axis, **again}]})
+        buttons.append({"label": words_of(latency), "method": "update", "args": [moved, {**axis, **again}]})
     first = list(choices).index(FIRST_LATENCY)
     place = {"x": 1, "xanchor": "right", "y": 1, "yanchor": "bottom", "pad": {"b": 6}}
     return {"buttons": buttons, "active": first, "showactive": True, **place}
@@ -174,11 +169,11 @@ def _menu(workload: Workload, choices: dict[str, tuple[list[Floats], list[Floats
 def _told(one: Ranked) -> str:
     summary = one.result.summary
     lines = [one.name, f"{summary.energy_j_per_request or float('nan'):.4g} J a request"]
-    for metric in ("ttft", "tpot", "e2e"):
+    for metric in LATENCIES:
         values = [latency_s(summary, f"{metric}_{level}") for level in ("p50", "p99")]
         p50, p99 = ("-" if value_s is None else f"{value_s:.4g} s" for value_s in values)
         lines.append(f"{metric.upper()} p50 {p50}, p99 {p99}")
     if one.violates:
-        lines.append("violates " + ", ".join(map(words, one.violates)))
+        lines.append("violates " + ", ".join(map(words_of, one.violates)))
     lines += [f"NOT VALID: {reason}" for reason in summary.invalid_reasons]
     return "<br>".join(map(text_of, lines))

@@ -1,8 +1,10 @@
 """The summary of a run: what `replay` prints."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sim import metrics
+from sim.slo import Slo
 from sim.tally import Tally, tally_of
 from traces.record import EnergySource, Meta, Run
 
@@ -36,6 +38,9 @@ class Summary:
         energy_source: `simulated`, `twin`, `assumed`, `nvml` or `none`.
         energy_valid: Whether every guard held.
         invalid_reasons: Which did not.
+        attainment_fraction: Requests that keep all limits of each request at once, of those offered; None
+            without such limits.
+        goodput_rps: These, per second of the makespan.
         carbon_g: Grams of CO2 equivalent of the energy, at the grid's intensity that was given.
         price: Of the energy, at the price that was given, in `currency`.
         currency: Label of the price.
@@ -71,14 +76,21 @@ class Summary:
     energy_source: EnergySource
     energy_valid: bool
     invalid_reasons: tuple[str, ...]
+    attainment_fraction: float | None = None
+    goodput_rps: float | None = None
     carbon_g: float | None = None
     price: float | None = None
     currency: str | None = None
 
 
-def summarize(run: Run) -> Summary:
-    """Return the summary of `run`, by the definitions of `sim.metrics`."""
-    tally = tally_of(run.outcomes, run.meta.makespan_s)
+def summarize(run: Run, limits: Sequence[Slo] = ()) -> Summary:
+    """Return the summary of `run`, by the definitions of `sim.metrics`.
+
+    Args:
+        run: Simulated or measured.
+        limits: Of each request, for attainment and goodput.
+    """
+    tally = tally_of(run.outcomes, run.meta.makespan_s, limits)
     return summary_of(run.meta, run.total_energy_j, tally)
 
 
@@ -118,6 +130,8 @@ def summary_of(meta: Meta, total_j: float | None, tally: Tally) -> Summary:
         energy_source=meta.energy_source,
         energy_valid=meta.energy_valid,
         invalid_reasons=meta.invalid_reasons,
+        attainment_fraction=metrics.ratio(tally.good, tally.requests),
+        goodput_rps=metrics.ratio(tally.good, meta.makespan_s),
         carbon_g=None if meta.footprint is None else meta.footprint.carbon_g,
         price=None if meta.footprint is None else meta.footprint.price,
         currency=None if meta.footprint is None else meta.footprint.currency,

@@ -12,6 +12,7 @@ from sim.policy import Policy
 from sim.registry import make_policy, members_of, settings_of_policy
 from sim.settings import parse_settings
 from sim.simulate import simulate
+from sim.slo import Slo
 from sim.summary import Summary, summarize
 from sim.sweep_grid import Axis
 from sim.table import CostTable
@@ -37,6 +38,7 @@ class Case:
         from_s, to_s, limit, stretch: Which requests, see `traces.selection.select`.
         length_prediction: What the policy is told of output lengths, see `sim.length_prediction`.
         seed: Of what is drawn.
+        limits: Of each request, for the summary's attainment and goodput.
     """
 
     trace: Path
@@ -51,6 +53,7 @@ class Case:
     stretch: float = 1.0
     length_prediction: str = "none"
     seed: int = 0
+    limits: tuple[Slo, ...] = ()
 
     def make_policy(self) -> Policy:
         """Return a fresh policy.
@@ -145,7 +148,8 @@ def evaluate(case: Case) -> Summary:
     """
     table, policy = _table(case.table), case.make_policy()
     trace, options, fleet = case.read_trace(), case.engine_options(), case.fleet_options()
-    return summarize(simulate(trace, policy, options, table, fleet=fleet, seed=case.seed))
+    run = simulate(trace, policy, options, table, fleet=fleet, seed=case.seed)
+    return summarize(run, case.limits)
 
 
 def _check(axes: Sequence[Axis], policies: Sequence[str]) -> None:

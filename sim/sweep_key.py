@@ -50,6 +50,7 @@ def inputs_of(case: Case) -> Inputs:
         "files_sha256": _joined(sha256_of(path) for path in files),
         "code_sha256": _code_sha256(),
         "seed": case.seed,
+        **_named("limit", {slo.name: slo.limit_s for slo in case.limits}),
     }
 
 

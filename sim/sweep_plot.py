@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sim.slo import words_of
 from sim.sweep_front import point
 from sim.sweep_ranking import Ranked
 from traces.picture import picture
@@ -42,7 +43,7 @@ def _draw(axes: Any, rows: Sequence[Ranked], latency: str, colors: Mapping[str, 
         color = colors[one.result.inputs["policy"]]
         face = "white" if one.violates else color
         axes.plot(*_at(one, latency), "o", color=color, markerfacecolor=face, markersize=6, zorder=2)
-    axes.set(xscale="log", xlabel=f"{words(latency)}, s", ylabel="energy per request, J")
+    axes.set(xscale="log", xlabel=f"{words_of(latency)}, s", ylabel="energy per request, J")
     axes.margins(x=0.15, y=0.12)
     axes.grid(color="0.93")
     axes.set_axisbelow(True)
@@ -79,12 +80,6 @@ def _label_seconds(axis: Any) -> None:
     axis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
     axis.set_major_formatter(FormatStrFormatter("%g"))
     axis.set_minor_formatter(NullFormatter())
-
-
-def words(latency: str) -> str:
-    """Return a latency as a person reads it: `ttft_p99` is `TTFT p99`."""
-    metric, _, level = latency.partition("_")
-    return f"{metric.upper()} {level}"
 
 
 def _at(one: Ranked, latency: str) -> tuple[float, float]:

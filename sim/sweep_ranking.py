@@ -6,8 +6,9 @@ from itertools import groupby
 from math import inf
 from typing import Any
 
-from sim.sweep_front import Slo, front, point, violated
+from sim.sweep_front import front, point
 from sim.sweep_result import Result
+from sim.sweep_slos import Slos
 
 WORKLOAD = ("trace", "trace_sha256", "from_s", "to_s", "limit", "stretch")
 """Inputs that say what is served; energies of different workloads are not compared."""
@@ -21,7 +22,7 @@ class Ranked:
         result: The result.
         name: Its policy, and the inputs in which others differ.
         on_front: Whether no other result of its workload has both less energy and a shorter latency.
-        violates: Latencies whose limit it does not keep.
+        violates: What it does not keep: latencies and percentiles by name, or `attainment`.
     """
 
     result: Result
@@ -35,12 +36,12 @@ class Ranked:
         return self.result.summary.energy_valid and not self.violates
 
 
-def rank(results: Sequence[Result], latency: str, slos: Sequence[Slo]) -> dict[str, list[Ranked]]:
+def rank(results: Sequence[Result], latency: str, slos: Slos) -> dict[str, list[Ranked]]:
     """Return the results of each workload by its name, those valid first, the least energy per request first.
 
     Args:
         results: Of one sweep.
-        latency: One of `sim.sweep_front.LATENCIES`, for the front.
+        latency: One of `sim.sweep_front.QUANTILES`, for the front.
         slos: What should be kept.
     """
     policies = {result.inputs["policy"] for result in results}
@@ -59,7 +60,7 @@ def rank(results: Sequence[Result], latency: str, slos: Sequence[Slo]) -> dict[s
                 member,
                 _name("policy", member, [*own[member.inputs["policy"]], *shared]),
                 is_on_front,
-                violated(member.summary, slos),
+                slos.violated(member.summary),
             )
             for member, is_on_front in zip(members, on_front, strict=True)
         ]

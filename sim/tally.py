@@ -1,5 +1,6 @@
 """What the outcomes of a run come to, taken in part by part: a long run need not be in memory."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import inf
@@ -7,6 +8,7 @@ from math import inf
 import numpy as np
 
 from sim import metrics
+from sim.slo import Slo, keeps
 from traces.record import FAILED, SERVED, Outcomes
 from traces.trace import Floats, Ints
 
@@ -40,17 +42,21 @@ class Tally:
         prompt_tokens, output_tokens: Of the served requests.
         not_served: Requests that count as served without a release, a first token, a last one, or tokens.
         late: By two moments, those of which the first comes after the second.
+        good: Requests that keep all limits that were given at once; None if none were.
         shares: Requests whose share of the energy is known.
         shares_j: Sum of these shares.
         least_share_j: The smallest of them, infinity if there is none.
     """
 
-    def __init__(self, makespan_s: float = inf) -> None:
+    def __init__(self, makespan_s: float = inf, limits: Sequence[Slo] = ()) -> None:
         """Begin with nothing.
 
         Args:
             makespan_s: No finish may come later; infinity if it is the last finish by definition.
+            limits: Of each request.
         """
+        self.good: int | None = 0 if limits else None
+        self._limits = limits
         self.requests = self.served = self.failed = self.prompt_tokens = self.output_tokens = self.shares = 0
         self.not_served = Wrong()
         self.late: dict[tuple[str, str], Wrong] = {}
@@ -68,6 +74,9 @@ class Tally:
         self.prompt_tokens += int(outcomes.prompt_tokens[served].sum(dtype=np.int64))
         self.output_tokens += int(outcomes.output_tokens[served].sum(dtype=np.int64))
         self._latencies.append((metrics.ttft_s(outcomes), metrics.tpot_s(outcomes), metrics.e2e_s(outcomes)))
+        if self.good is not None:
+            kept = np.logical_and.reduce([keeps(outcomes, limit) for limit in self._limits])
+            self.good += int(np.count_nonzero(kept))
         self._check(outcomes)
         known_j: Floats = outcomes.energy_j[~np.isnan(outcomes.energy_j)]
         self.shares += len(known_j)
@@ -98,8 +107,8 @@ class Tally:
             self.late.setdefault((before, after), Wrong()).add(late)
 
 
-def tally_of(outcomes: Outcomes, makespan_s: float) -> Tally:
+def tally_of(outcomes: Outcomes, makespan_s: float, limits: Sequence[Slo] = ()) -> Tally:
     """Return what the outcomes of a whole run come to."""
-    tally = Tally(makespan_s)
+    tally = Tally(makespan_s, limits)
     tally.add(outcomes)
     return tally

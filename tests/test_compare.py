@@ -15,7 +15,8 @@ from replay.comparison_text import (
     overview_markdown,
 )
 from replay.main import main
-from sim.compare import METRICS, compare, latency_s
+from sim.compare import METRICS, compare
+from sim.metrics import latency_s
 from traces.record import SERVED, EnergySplit, Run
 from traces.record_files import write_run
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from toy_run import toy_run
 
 from sim import metrics
+from sim.slo import parse_slos
 from sim.summary import Summary, summarize
 from traces.record import FAILED, SERVED, UNFINISHED
 
@@ -21,7 +22,7 @@ SUMMARY_KEYS = (
     *("ttft_p50_s", "ttft_p90_s", "ttft_p99_s", "tpot_p50_s", "tpot_p90_s", "tpot_p99_s"),
     *("e2e_p50_s", "e2e_p90_s", "e2e_p99_s"),
     *("out_of_range_fraction", "table", "energy_source", "energy_valid", "invalid_reasons"),
-    *("carbon_g", "price", "currency"),
+    *("attainment_fraction", "goodput_rps", "carbon_g", "price", "currency"),
 )
 
 
@@ -66,13 +67,25 @@ def test_a_quantile_has_its_share_of_the_values_below_it(values: list[float], q:
     assert sum(value >= found - slack for value in values) >= len(values) - 1 - rank
 
 
-def test_goodput_counts_requests_that_keep_both_limits() -> None:
-    outcomes = toy_run().outcomes
-    assert metrics.goodput_rps(outcomes, 10.0) == 0.3
-    assert metrics.goodput_rps(outcomes, 10.0, ttft_limit_s=1.0) == 0.2
-    assert metrics.goodput_rps(outcomes, 10.0, tpot_limit_s=0.6) == 0.2
-    assert metrics.goodput_rps(outcomes, 10.0, ttft_limit_s=0.5, tpot_limit_s=0.1) == 0.1
-    assert metrics.goodput_rps(outcomes, 0.0) is None
+@pytest.mark.parametrize(
+    ("limits", "good"),
+    [
+        (("ttft=1",), 2),
+        (("tpot=0.6",), 2),
+        (("ttft=0.5", "tpot=0.1"), 1),
+        (("ttft=0.1",), 0),
+        (("e2e=9",), 3),
+    ],
+)
+def test_goodput_counts_requests_that_keep_all_limits_at_once(limits: tuple[str, ...], good: int) -> None:
+    summary = summarize(toy_run(), parse_slos(limits))  # 4 requests in 10 s, of which one failed
+    assert (summary.attainment_fraction, summary.goodput_rps) == (good / 4, good / 10)
+
+
+def test_goodput_is_of_limits_that_are_given_and_of_a_run_that_takes_time() -> None:
+    assert summarize(toy_run()).goodput_rps is None
+    assert summarize(toy_run()).attainment_fraction is None
+    assert summarize(toy_run(makespan_s=0.0), parse_slos(["ttft=1"])).goodput_rps is None
 
 
 def test_the_summary_has_these_keys_and_no_others() -> None:

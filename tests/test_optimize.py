@@ -144,6 +144,20 @@ def test_a_search_that_keeps_no_slo_says_what_came_nearest() -> None:
     assert result.stderr.endswith(" s > 0.001 s: widen --over or loosen --slo\n")
 
 
+def test_a_search_keeps_the_limits_of_enough_requests() -> None:
+    limits = ("--slo", "ttft=3", "--attainment", 0.75)
+    swept = invoke("sweep", *POLICY, "--grid", "window_s=0..8", *limits, "--json", "--out", "swept")
+    good = [row for row in json.loads(swept.stdout)["results"] if not row["violates"]]
+    shares = {row["summary"]["attainment_fraction"] for row in good}
+    assert min(shares) < 1
+    search = ("optimize", *POLICY, "--over", "window_s=0..8", *limits)
+    best = found(*search, "--trials", 25, "--out", "out")["best"]
+    assert best["inputs"] == good[0]["inputs"]
+    hard = invoke(*search[:-3], "ttft=0.0001", "--trials", 3, "--out", "out")
+    assert hard.exit_code == 2
+    assert "has 0.00 % of the requests within the limits < 100 %: widen --over" in hard.stderr
+
+
 def test_a_trial_that_cannot_be_simulated_is_said_and_the_search_goes_on() -> None:
     words = ("--over", "num_gpu_blocks=2..9", "--trials", 8, "--out", "out")
     result = invoke("optimize", *POLICY, *words)
@@ -163,7 +177,7 @@ def test_a_trial_that_cannot_be_simulated_is_said_and_the_search_goes_on() -> No
         (("--over", "window_s=0..1", "--over", "window_s=0..2"), "--over window_s is given twice"),
         (("--over", "stretch=1..2"), "--over stretch: energies under it are not compared"),
         (("--over", "max_batch=1.0..2.5"), "max_batch must be a whole number"),
-        (("--over", "window_s=0..1", "--slo", "ttft=1"), "no latency 'ttft'"),
+        (("--over", "window_s=0..1", "--slo", "ttfb=1"), "--slo takes LATENCY=SECONDS"),
     ],
 )
 def test_bad_input_is_one_line_before_anything_is_simulated(

@@ -22,7 +22,7 @@ from replay.report import cli
 from sim.report_figure import log_axis
 from sim.report_guards import GUARDS, judge
 from sim.report_runs import names_of
-from sim.report_slo import Attainment, Slo, attainment, parse_slos
+from sim.slo import Attainment, Slo, attainment, parse_slos
 from traces.record import EnergySplit, Meta, ReplicaUse, Run
 from traces.record_files import write_run
 

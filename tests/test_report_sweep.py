@@ -11,8 +11,8 @@ from click.testing import CliRunner
 from toy_run import toy_run
 
 from replay.main import main
-from sim.report_slo import parse_slos
 from sim.report_sweep import read_sweep, sweep_figure
+from sim.slo import parse_slos
 from sim.summary import summarize
 from sim.sweep_result import Result, write_table
 

@@ -13,13 +13,15 @@ from toy_table import toy_table
 from toy_trace import toy_trace
 
 import sim.sweep_key
+from sim.slo import Slo
 from sim.summary import summarize
 from sim.sweep import Case, combinations, evaluate
-from sim.sweep_front import Slo, front, parse_slo, point, violated
+from sim.sweep_front import front, point
 from sim.sweep_grid import Axis, parse_axis
 from sim.sweep_key import inputs_of, key_of
 from sim.sweep_ranking import best, rank
 from sim.sweep_result import Result, path_of, read_result, write_result
+from sim.sweep_slos import Slos, parse_sweep_slos
 from sim.table_files import save_table
 from traces.parquet import write_trace
 
@@ -151,6 +153,7 @@ def test_cases_are_the_same_if_their_options_come_to_the_same(case: Case, same: 
         {"stretch": 2.0},
         {"length_prediction": "oracle"},
         {"seed": 1},
+        {"limits": (Slo("ttft", None, 2.0),)},
     ],
 )
 def test_every_input_changes_the_key(case: Case, change: dict[str, Any]) -> None:
@@ -263,7 +266,7 @@ def result_of(energy_j: float, latency_s: float, policy: str = "immediate", **ch
 
 def test_a_run_that_broke_a_guard_is_last_and_never_on_the_front_nor_chosen() -> None:
     results = [result_of(1.0, 1.0, energy_valid=False), result_of(3.0, 2.0), result_of(2.0, 3.0)]
-    (rows,) = rank(results, "e2e_p99", ()).values()
+    (rows,) = rank(results, "e2e_p99", Slos()).values()
     assert [one.result for one in rows] == [results[2], results[1], results[0]]
     assert [one.on_front for one in rows] == [True, True, False]
     assert best(rows) is rows[0]
@@ -272,14 +275,14 @@ def test_a_run_that_broke_a_guard_is_last_and_never_on_the_front_nor_chosen() ->
 
 def test_the_best_is_the_least_energy_that_keeps_every_slo() -> None:
     results = [result_of(energy_j, 10.0 / energy_j) for energy_j in (1.0, 2.0, 4.0)]
-    (rows,) = rank(results, "e2e_p99", (Slo("e2e_p99", 5.0),)).values()
+    (rows,) = rank(results, "e2e_p99", Slos((Slo("e2e", 99, 5.0),))).values()
     assert [one.violates for one in rows] == [("e2e_p99",), (), ()]
     assert best(rows) is rows[1]
 
 
 def test_workloads_have_fronts_of_their_own() -> None:
     results = [result_of(1.0, 1.0), result_of(2.0, 2.0, stretch=0.5), result_of(3.0, 3.0, trace="other")]
-    ranked = rank(results, "e2e_p99", ())
+    ranked = rank(results, "e2e_p99", Slos())
     assert {name: [one.on_front for one in rows] for name, rows in ranked.items()} == {
         "other stretch=1": [True],
         "toy stretch=0.5": [True],
@@ -294,7 +297,7 @@ def test_a_result_is_named_by_its_policy_and_by_what_differs() -> None:
         {"policy": "b", "policy.x_s": 9.0, "engine.z": 1},
     ]
     results = [result_of(1.0 + place, 1.0, **change) for place, change in enumerate(changes)]
-    (rows,) = rank(results, "e2e_p99", ()).values()
+    (rows,) = rank(results, "e2e_p99", Slos()).values()
     assert [one.name for one in rows] == ["a x_s=1", "a x_s=2.5", "b"]
 
 
@@ -303,21 +306,48 @@ def test_runs_that_differ_by_a_rounding_are_both_on_the_front() -> None:
     assert front([point(one, "e2e_p99"), point(other, "e2e_p99")]) == [True, True]
 
 
-def test_an_slo_is_a_limit_in_seconds_on_a_quantile() -> None:
-    slo = parse_slo("TTFT-p99=2")
-    assert slo == parse_slo("ttft_p99_s=2.0") == Slo("ttft_p99", 2.0)
-    assert violated(replace(VALID, ttft_p99_s=2.0), [slo]) == ()
-    assert violated(replace(VALID, ttft_p99_s=2.1), [slo]) == ("ttft_p99",)
-    assert violated(replace(VALID, ttft_p99_s=None), [slo]) == ("ttft_p99",)
+def test_an_slo_is_a_limit_in_seconds_on_a_percentile() -> None:
+    slos = parse_sweep_slos(["TTFT-p99=2"])
+    assert slos == parse_sweep_slos(["ttft_p99_s=2.0"]) == Slos((Slo("ttft", 99, 2.0),))
+    assert slos.violated(replace(VALID, ttft_p99_s=2.0)) == ()
+    assert slos.violated(replace(VALID, ttft_p99_s=2.1)) == ("ttft_p99",)
+    assert slos.violated(replace(VALID, ttft_p99_s=None)) == ("ttft_p99",)
+
+
+def test_limits_of_each_request_are_kept_by_the_part_asked_for() -> None:
+    run = replace(VALID, attainment_fraction=0.99)
+    limits = ["ttft=2", "tpot=0.05", "e2e_p99=9"]
+    assert parse_sweep_slos(limits).violated(run) == ("attainment",)
+    assert parse_sweep_slos(limits, 0.99).violated(run) == ()
+    assert parse_sweep_slos(limits, 0.991).excesses(run)["attainment"] == pytest.approx(0.001 / 0.991)
+    assert (
+        parse_sweep_slos(limits, 0.99).words == "E2E p99 ≤ 9 s, 99 % of requests TTFT ≤ 2 s and TPOT ≤ 0.05 s"
+    )
+    assert [slo.name for slo in parse_sweep_slos(limits).of_requests] == ["ttft", "tpot"]
 
 
 def test_requests_of_one_token_keep_every_limit_on_tpot() -> None:
-    assert violated(replace(VALID, tpot_p99_s=None), [Slo("tpot_p99", 0.01)]) == ()
+    assert parse_sweep_slos(["tpot_p99=0.01"]).violated(replace(VALID, tpot_p99_s=None)) == ()
+
+
+@pytest.mark.parametrize("text", ["energy=1", "ttft_p99", "ttft_p99=0", "ttft_p99=nan", "ttft_p99=x", "=1"])
+def test_what_is_no_slo_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=f"--slo takes LATENCY=SECONDS, such as .*, got '{text}'"):
+        parse_sweep_slos([text])
 
 
 @pytest.mark.parametrize(
-    "text", ["ttft_p95=1", "energy=1", "ttft_p99", "ttft_p99=0", "ttft_p99=nan", "ttft_p99=x"]
+    ("texts", "attainment", "words"),
+    [
+        (["ttft_p95=1"], None, "knows p50, p90 and p99; give one of them, or ttft=S with --attainment 0.95"),
+        (["ttft=1", "ttft=2"], None, "--slo ttft is given twice; give the smaller limit"),
+        (["ttft=1"], 0.0, "--attainment must be above 0 and at most 1, got 0.0"),
+        (["ttft=1"], 99.0, "--attainment must be above 0 and at most 1, got 99.0"),
+        (["ttft_p99=1"], 0.9, "--attainment is of limits of each request: give one, like --slo ttft=2, too"),
+    ],
 )
-def test_what_is_no_slo_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"no latency|takes a limit|NAME=VALUE"):
-        parse_slo(text)
+def test_limits_that_a_sweep_cannot_judge_are_refused(
+    texts: list[str], attainment: float | None, words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        parse_sweep_slos(texts, attainment)

@@ -18,6 +18,7 @@ from toy_trace import toy_trace
 
 import replay.sweep_text
 import sim.sweep
+from replay.api import read_run
 from replay.main import main
 from replay.sweep_jobs import attempt_there
 from sim.simulate import simulate
@@ -203,7 +204,8 @@ def test_what_cannot_be_simulated_is_told_and_the_rest_is_kept() -> None:
         (("--grid", "windows=1"), "no input 'windows' to vary"),
         (("--grid", "window_s=soon"), "window_s must be a number, got 'soon'"),
         (("--grid", "router=nearest"), "no router 'nearest'"),
-        (("--slo", "ttft=1"), "no latency 'ttft'"),
+        (("--slo", "ttfb=1"), "--slo takes LATENCY=SECONDS, such as ttft=2 or tpot_p99=0.05, got 'ttfb=1'"),
+        (("--attainment", "0.9"), "--attainment is of limits of each request: give one"),
         (("--latency", "energy"), "no latency 'energy'"),
         (("--table", "h300"), "no table 'h300'"),
         (("--policy", "best"), "no policy 'best'"),
@@ -235,6 +237,38 @@ def test_the_terminal_shows_the_front_the_violations_and_the_choice_in_80_column
     assert [row["violates"] for row in rows] == [[] if row in good else ["e2e_p99"] for row in rows]
     marked = [line for line in lines if line.startswith(("!", "*!")) and " J " in line]
     assert len(marked) == len(rows) - len(good)
+
+
+def test_a_share_of_requests_that_keep_their_limits_is_told_and_marked() -> None:
+    limits = ("--slo", "ttft=2.5", "--slo", "e2e=3", "--out", "out")
+    for attainment in (0.7, 1.0):
+        result = swept(*WINDOWS, *limits, "--attainment", attainment)
+        rows = pq.read_table("out/sweep.parquet").to_pylist()
+        for row in rows:
+            good = round(20 * row["attainment_fraction"])
+            assert row["goodput_rps"] == pytest.approx(good / row["makespan_s"])
+            assert row["violates"] == (["attainment"] if good < 20 * attainment else [])
+        kept = [row for row in rows if not row["violates"]]
+        assert 0 < len(kept) < len(rows)
+        assert all(len(line) <= 80 for line in result.stdout.splitlines())
+        assert f"({100 * attainment:g} % of requests TTFT ≤ 2.5 s and E2E ≤ 3 s)" in result.stdout
+        least = min(kept, key=lambda row: row["energy_j_per_request"])
+        assert f"{100 * least['attainment_fraction']:.2f} %" in result.stdout
+    assert "results are in out already" in result.stderr
+
+
+def test_the_share_is_that_of_the_record() -> None:
+    words = ["toy.parquet", "--policy", "batch-window", "--set", "window_s=2", "--table", "table"]
+    CliRunner().invoke(main, [*words, "--out", "run"])
+    requests = read_run(Path("run")).requests
+    limits = {latency: float(requests[f"{latency}_s"].quantile(0.8)) for latency in ("ttft", "tpot")}
+    slos = [word for latency, limit_s in limits.items() for word in ("--slo", f"{latency}={limit_s!r}")]
+    swept(*GRID, "--grid", "window_s=2", *slos, "--out", "out")
+    rows = pq.read_table("out/sweep.parquet").to_pylist()
+    (attained,) = [row["attainment_fraction"] for row in rows if row["policy"] == "batch-window"]
+    within = [requests[f"{latency}_s"] <= limit_s for latency, limit_s in limits.items()]
+    assert attained == (within[0] & within[1]).mean()
+    assert 0 < attained < 0.8
 
 
 def test_a_long_table_shows_its_front_alone(monkeypatch: pytest.MonkeyPatch) -> None:

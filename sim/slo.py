@@ -1,4 +1,4 @@
-"""Limits on latency that a report draws and judges."""
+"""Limits on latency (SLOs): of a percentile, or of every request."""
 
 import re
 from collections.abc import Sequence
@@ -7,10 +7,10 @@ from math import isfinite
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from sim.compare import latency_s
-from sim.metrics import quantile
-from traces.record import SERVED, Run
+from sim.metrics import latency_s, quantile, served
+from traces.record import Outcomes, Run
 
 LATENCIES: Final = ("ttft", "tpot", "e2e")
 
@@ -31,9 +31,13 @@ class Slo:
 
     @property
     def name(self) -> str:
-        """The limit in words, such as `TTFT p99 <= 2 s`."""
-        level = "" if self.percentile is None else f" p{self.percentile:g}"
-        return f"{self.latency.upper()}{level} ≤ {self.limit_s:g} s"
+        """What is limited, as it is typed: `ttft` or `ttft_p99`."""
+        return self.latency if self.percentile is None else f"{self.latency}_p{self.percentile:g}"
+
+    @property
+    def words(self) -> str:
+        """The limit in words, such as `TTFT p99 ≤ 2 s`."""
+        return f"{words_of(self.name)} ≤ {self.limit_s:g} s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,23 +64,40 @@ def parse_slos(texts: Sequence[str]) -> tuple[Slo, ...]:
     return tuple(_parse(text) for text in texts)
 
 
+def words_of(name: str) -> str:
+    """Return a latency or its percentile as a person reads it: `ttft_p99` is `TTFT p99`."""
+    latency, _, level = name.partition("_")
+    return f"{latency.upper()} {level}".rstrip()
+
+
+def keeps(outcomes: Outcomes, slo: Slo) -> NDArray[np.bool_]:
+    """Return which requests are within the limit, whatever its percentile, shape (requests,).
+
+    One that was not served is not; one of a single output token has no TPOT and keeps any limit on it.
+    """
+    is_within: NDArray[np.bool_] = latency_s(outcomes, slo.latency) <= slo.limit_s
+    if slo.latency == "tpot":
+        is_within |= served(outcomes) & (outcomes.output_tokens < 2)
+    return is_within
+
+
 def attainment(run: Run, slo: Slo) -> Attainment:
     """Return how `run` fares under `slo`."""
-    values_s, is_served = latency_s(run.outcomes, slo.latency), run.outcomes.status == SERVED
-    is_within = values_s <= slo.limit_s
-    if slo.latency == "tpot":
-        is_within |= is_served & (run.outcomes.output_tokens < 2)
-    fraction = float(np.mean(is_within)) if len(values_s) else 0.0
+    is_within = keeps(run.outcomes, slo)
+    fraction = float(np.mean(is_within)) if len(is_within) else 0.0
     if slo.percentile is None:
         return Attainment(fraction, None, bool(is_within.all()))
+    values_s = latency_s(run.outcomes, slo.latency)
     value_s = quantile(values_s[np.isfinite(values_s)], slo.percentile / 100)
     return Attainment(fraction, value_s, value_s is not None and value_s <= slo.limit_s)
 
 
 def _parse(text: str) -> Slo:
-    match = re.fullmatch(rf"({'|'.join(LATENCIES)})(?:_p(\d+(?:\.\d+)?))?(?:_s)?=(\S+)", text.strip())
+    typed_name, _, typed_limit = text.partition("=")
+    name = typed_name.strip().lower().replace("-", "_")
+    match = re.fullmatch(rf"({'|'.join(LATENCIES)})(?:_p(\d+(?:\.\d+)?))?(?:_s)?", name)
     try:
-        limit_s = float(match[3]) if match else 0.0
+        limit_s = float(typed_limit)
     except ValueError:
         limit_s = 0.0
     percentile = None if match is None or match[2] is None else float(match[2])
