@@ -126,6 +126,35 @@ class VllmEngine:
         except Exception as error:
             raise ValueError(f"vLLM failed: {type(error).__name__}: {error}") from error
 
+    async def sleep(self, level: int) -> None:
+        """Free the GPU's memory: level 1 copies the weights to the host's, level 2 forgets them.
+
+        Raises:
+            ValueError: The engine has died, or was started without `enable_sleep_mode`.
+        """
+        try:
+            await self._engine.sleep(level=level)
+        except Exception as error:
+            raise ValueError(f"vLLM does not go to sleep: {error}") from error
+
+    async def wake(self, level: int) -> None:
+        """Take the memory again, with the weights: copied back after level 1, loaded anew after level 2.
+
+        Raises:
+            ValueError: The engine has died, or cannot load weights of its format twice; its memory is there.
+        """
+        try:
+            if level == 1:
+                await self._engine.wake_up()
+                return
+            await self._engine.wake_up(tags=["weights"])
+            try:
+                await self._engine.collective_rpc("reload_weights")
+            finally:
+                await self._engine.wake_up(tags=["kv_cache"])
+        except Exception as error:
+            raise ValueError(f"vLLM does not wake from level {level}: {error}") from error
+
     def stop(self) -> None:
         """End the engine's process and free the GPU."""
         if self._engine is not None:

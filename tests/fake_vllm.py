@@ -21,6 +21,7 @@ class AsyncEngineArgs:
     load_format: str = "auto"
     max_num_seqs: int = 1024
     quantization: str | None = None
+    enable_sleep_mode: bool = False
 
 
 class AsyncLLM:
@@ -28,6 +29,7 @@ class AsyncLLM:
 
     refuses: ClassVar[str] = ""
     dies_after: ClassVar[int | None] = None
+    reloads: ClassVar[bool] = True
 
     def __init__(self, options: AsyncEngineArgs) -> None:
         self.options = options
@@ -35,6 +37,7 @@ class AsyncLLM:
         self.prompts: list[list[int]] = []
         self.aborted: list[str] = []
         self.is_shut_down = False
+        self.told: list[tuple[str, Any]] = []
         self.vllm_config = config_of(options)
 
     @classmethod
@@ -61,6 +64,19 @@ class AsyncLLM:
         except GeneratorExit:
             self.aborted.append(request_id)
             raise
+
+    async def sleep(self, level: int = 1) -> None:
+        if not self.options.enable_sleep_mode:
+            raise ValueError("Sleep mode is not enabled.")
+        self.told.append(("sleep", level))
+
+    async def wake_up(self, tags: list[str] | None = None) -> None:
+        self.told.append(("wake_up", tags))
+
+    async def collective_rpc(self, method: str) -> None:
+        self.told.append(("collective_rpc", method))
+        if not self.reloads:
+            raise RuntimeError("Call to collective_rpc method failed: no reload of this format")
 
     def shutdown(self) -> None:
         self.is_shut_down = True

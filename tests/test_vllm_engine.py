@@ -124,6 +124,42 @@ def test_an_unknown_option_and_a_failed_start_are_told(model: Path, monkeypatch:
         started(model)
 
 
+def sleep_and_wake(engine: VllmEngine, level: int) -> None:
+    async def both() -> None:
+        await engine.sleep(level)
+        await engine.wake(level)
+
+    asyncio.run(both())
+
+
+@pytest.mark.parametrize(
+    ("level", "woken"),
+    [
+        (1, [("wake_up", None)]),
+        (2, [("wake_up", ["weights"]), ("collective_rpc", "reload_weights"), ("wake_up", ["kv_cache"])]),
+    ],
+)
+def test_weights_come_back_before_the_kv_cache(model: Path, level: int, woken: list[Any]) -> None:
+    engine = started(model, enable_sleep_mode=True)
+    sleep_and_wake(engine, level)
+    assert inner(engine).told == [("sleep", level), *woken]
+
+
+def test_weights_that_cannot_be_loaded_again_are_told_and_the_memory_is_there(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fake_vllm.AsyncLLM, "reloads", False)
+    engine = started(model, enable_sleep_mode=True)
+    with pytest.raises(ValueError, match=r"^vLLM does not wake from level 2: .* no reload of this format$"):
+        sleep_and_wake(engine, 2)
+    assert inner(engine).told[-1] == ("wake_up", ["kv_cache"])
+
+
+def test_an_engine_without_sleep_mode_does_not_sleep(model: Path) -> None:
+    with pytest.raises(ValueError, match="vLLM does not go to sleep: Sleep mode is not enabled"):
+        sleep_and_wake(started(model), 1)
+
+
 def test_stopping_shuts_vllm_down_once(model: Path) -> None:
     engine = started(model)
     running = inner(engine)
