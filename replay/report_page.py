@@ -57,8 +57,8 @@ def page_of(runs: Sequence[Reported], workloads: Sequence[Workload], slos: Seque
     sweeps = [_sweep(workload, number) for number, workload in enumerate(workloads)]
     environment = Environment(autoescape=True, undefined=StrictUndefined)
     page: str = environment.from_string(_part("html")).render(
-        title=_title(runs, workloads),
-        subtitle=_subtitle(runs),
+        title=title_of(runs, workloads),
+        subtitle=subtitle_of(runs),
         runs=[
             Column(one.name, color_of(number), one.run.meta.notes, one.invalid_reasons)
             for number, one in enumerate(runs)
@@ -70,8 +70,8 @@ def page_of(runs: Sequence[Reported], workloads: Sequence[Workload], slos: Seque
         style=Markup(style),
         plotly=Markup(plotly),
         script=Markup(script),
-        script_hashes=" ".join(map(_hash, (plotly, script))),
-        figures_json=Markup(_json_of([*figures, *(sweep.figure for sweep in sweeps)])),
+        script_hashes=" ".join(map(script_hash, (plotly, script))),
+        figures_json=Markup(figures_json([*figures, *(sweep.figure for sweep in sweeps)])),
     )
     return page
 
@@ -87,7 +87,8 @@ def _sweep(workload: Workload, number: int) -> SweepPart:
     return SweepPart(figure, sweep_headings(), sweep_lines(workload), sweep_note(workload))
 
 
-def _title(runs: Sequence[Reported], workloads: Sequence[Workload]) -> str:
+def title_of(runs: Sequence[Reported], workloads: Sequence[Workload]) -> str:
+    """Return what a page is about."""
     if not runs:
         return f"Sweep of {', '.join(workload.name for workload in workloads)}"
     traces = dict.fromkeys(one.run.meta.trace_name for one in runs)
@@ -95,7 +96,8 @@ def _title(runs: Sequence[Reported], workloads: Sequence[Workload]) -> str:
     return f"{', '.join(traces)}: {names}"
 
 
-def _subtitle(runs: Sequence[Reported]) -> str:
+def subtitle_of(runs: Sequence[Reported]) -> str:
+    """Return how many requests the runs have, on which GPUs, by which tables."""
     metas = [one.run.meta for one in runs]
     facts = [
         *(f"{meta.requests:,} requests" for meta in metas),
@@ -105,7 +107,7 @@ def _subtitle(runs: Sequence[Reported]) -> str:
     return ", ".join(dict.fromkeys(facts))
 
 
-def _json_of(figures: Sequence[Figure]) -> str:
+def figures_json(figures: Sequence[Figure]) -> str:
     """Return the figures as JSON that may stand in a page: Plotly checks them, and escapes every `<`."""
     from plotly.graph_objects import Figure as Checked
 
@@ -120,7 +122,8 @@ def _part(ending: str) -> str:
     return (HERE / f"report_page.{ending}").read_text(encoding="utf-8")
 
 
-def _hash(script: str) -> str:
+def script_hash(script: str) -> str:
+    """Return what a content policy calls a script that may run."""
     return f"'sha256-{b64encode(sha256(script.encode()).digest()).decode()}'"
 
 

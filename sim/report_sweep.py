@@ -80,6 +80,7 @@ def sweep_figure(workload: Workload, key: str) -> Figure:
         workload: At least one result.
         key: Name of the figure in the page.
     """
+    places = {id(one): place for place, one in enumerate(workload.rows)}
     groups: dict[tuple[str, str], list[Ranked]] = {}
     for one in workload.rows:
         groups.setdefault((one.result.inputs["policy"], _look(one)), []).append(one)
@@ -96,6 +97,7 @@ def sweep_figure(workload: Workload, key: str) -> Figure:
                 "name": text_of(policy) + LOOKS[look],
                 "y": _energies(rows),
                 "marker": {**_marker(number, look), "color": color_of(number)},
+                "customdata": [places[id(one)] for one in rows],
                 "hovertext": [_told(one) for one in rows],
                 "hoverinfo": "text",
             }
