@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from replay.replay_options import announce_compilation, policy_option
+from replay.replay_options import announce_compilation, fleet_option, policy_option
 from replay.sweep_case import LATENCY_HELP, case_options, slo_options
 
 OVER_HELP = "Number to search, NAME=A..B: whole numbers, or 0.0..30.0 for any; repeatable."
@@ -26,6 +26,7 @@ OUT_HELP = "Folder of the search; given again, it goes on."
 )
 @click.option("--latency", default="e2e_p99", show_default=True, metavar="LATENCY", help=LATENCY_HELP)
 @case_options
+@fleet_option
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help=OUT_HELP)
 @click.option("--json", "as_json", is_flag=True, help="Print the best and the default as one JSON object.")
 def cli(

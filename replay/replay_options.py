@@ -19,6 +19,8 @@ Command = Callable[..., Any]
 
 POLICY_HELP = "Name of a policy, FILE.py:CLASS, or several in a row: A+B."
 TABLE_HELP = "Cost table, by name or as a file; `replay tables` lists those that ship."
+FLEET_HELP = "Pools of replicas that differ, as YAML, and their router (docs/fleet.md)."
+IN_FILE = "goes into the file that --fleet names; leave it out"
 LENGTHS_HELP = "What the policy is told of output lengths: none, oracle, or noisy:cv=F."
 
 
@@ -53,6 +55,11 @@ def engine_option(command: Command) -> Command:
     return click.option(
         "--engine", multiple=True, metavar="K=V", help="Engine option, vLLM's name; repeatable."
     )(command)
+
+
+def fleet_option(command: Command) -> Command:
+    """Give a command the option that names the file of the fleet's pools."""
+    return click.option("--fleet", type=click.Path(path_type=Path), metavar="FILE", help=FLEET_HELP)(command)
 
 
 def priced_options(command: Command) -> Command:

@@ -11,6 +11,7 @@ from replay.replay_options import POLICY_HELP, announce_compilation
 from replay.sweep_case import LATENCY_HELP, case_options, slo_options
 
 GRID_HELP = "Input to vary, NAME=V1,V2,... or NAME=A..B; repeatable: all combinations are simulated."
+FLEETS_HELP = "Fleet as a file of pools (docs/fleet.md); repeatable: each is combined with the others."
 ON_HELP = "Where replays run: on this machine's cores, or on a Ray cluster."
 JOBS_HELP = "Replays at a time.  [default: as many as processors]"
 OUT_HELP = "Folder of the results; those in it are not simulated again."
@@ -31,6 +32,9 @@ OUT_HELP = "Folder of the results; those in it are not simulated again."
 @slo_options
 @click.option("--latency", default="e2e_p99", show_default=True, metavar="LATENCY", help=LATENCY_HELP)
 @case_options
+@click.option(
+    "--fleet", "fleets", multiple=True, type=click.Path(path_type=Path), metavar="FILE", help=FLEETS_HELP
+)
 @click.option("--on", type=click.Choice(["cores", "ray"]), default="cores", show_default=True, help=ON_HELP)
 @click.option("--jobs", type=click.IntRange(min=1), metavar="N", help=JOBS_HELP)
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help=OUT_HELP)
@@ -42,6 +46,7 @@ def cli(
     slos: tuple[str, ...],
     attainment: float | None,
     latency: str,
+    fleets: tuple[Path, ...],
     on: str,
     jobs: int | None,
     out: Path,
@@ -67,8 +72,9 @@ def cli(
 
     against, limits = known_latency(latency), parse_sweep_slos(slos, attainment)
     axes = [parse_axis(text) for text in grid]
-    base = replace(common_case(traces[0], **common), limits=limits.of_requests)
-    cases = list(combinations(base, traces, policies, axes))
+    base = common_case(traces[0], fleet=next(iter(fleets), None), **common)
+    base = replace(base, limits=limits.of_requests)
+    cases = list(combinations(base, traces, policies, axes, fleets))
     announce_compilation()
     run = on_ray if on == "ray" else over_cores(jobs or len(os.sched_getaffinity(0)))
     results, failures = run_cases(cases, out, run)

@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from replay.completion import complete_router
-from replay.replay_options import Command, engine_option, selection_options, table_option, with_options
+from replay.replay_options import (
+    IN_FILE,
+    Command,
+    engine_option,
+    selection_options,
+    table_option,
+    with_options,
+)
 
 if TYPE_CHECKING:
     from sim.sweep import Case
@@ -40,21 +47,26 @@ def slo_options(command: Command) -> Command:
     )
 
 
-def common_case(trace: Path, *, table: str | None, engine: tuple[str, ...], **given: Any) -> "Case":
+def common_case(
+    trace: Path, *, table: str | None, engine: tuple[str, ...], fleet: Path | None, **given: Any
+) -> "Case":
     """Return the replay that all the others are changes of.
 
     Args:
         trace: File of the requests.
         table: As given.
         engine: As given; a flag may stand without a value.
-        given: The fleet, the selection and the seed, None where not given.
+        fleet: File of the pools, if it is given.
+        given: The other options of the fleet, the selection and the seed, None where not given.
 
     Raises:
-        ValueError: There is no such table.
+        click.UsageError: The table is given, though the file of the pools names tables.
     """
     from sim.sweep import Case
     from sim.table_files import DEFAULT
 
+    if table is not None and fleet is not None:
+        raise click.UsageError(f"--table {IN_FILE}")
     known = {name: value for name, value in given.items() if value is not None}
     pairs = (pair.partition("=") for pair in engine)
     return Case(
@@ -62,5 +74,6 @@ def common_case(trace: Path, *, table: str | None, engine: tuple[str, ...], **gi
         engine={name.replace("-", "_"): value for name, _, value in pairs},
         fleet={name: known.pop(name) for name in ("replicas", "router") if name in known},
         table=table or DEFAULT,
+        fleet_file=fleet,
         **known,
     )

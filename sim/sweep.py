@@ -6,12 +6,15 @@ from functools import lru_cache
 from itertools import product
 from pathlib import Path
 
+from sim.fleet_file import read_fleet
 from sim.length_prediction import predict_lengths
 from sim.options import ALIASES, EngineOptions, FleetOptions, from_strings, options_among
 from sim.policy import Policy
+from sim.pools import Pools
 from sim.registry import make_policy, members_of, settings_of_policy
+from sim.serving import Setup
 from sim.settings import parse_settings
-from sim.simulate import simulate
+from sim.simulate import simulate_fleet
 from sim.slo import Slo
 from sim.summary import Summary, summarize
 from sim.sweep_grid import Axis
@@ -35,6 +38,7 @@ class Case:
         engine: Options of the engine, beyond those of the table.
         fleet: Fields of `FleetOptions`.
         table: Cost table, by name or file.
+        fleet_file: File of the pools, which takes the place of `engine`, `fleet` and `table`.
         from_s, to_s, limit, stretch: Which requests, see `traces.selection.select`.
         length_prediction: What the policy is told of output lengths, see `sim.length_prediction`.
         seed: Of what is drawn.
@@ -47,6 +51,7 @@ class Case:
     engine: Mapping[str, str] = field(default_factory=dict)
     fleet: Mapping[str, str] = field(default_factory=dict)
     table: str = DEFAULT
+    fleet_file: Path | None = None
     from_s: float | None = None
     to_s: float | None = None
     limit: int | None = None
@@ -83,6 +88,19 @@ class Case:
             return FleetOptions()
         return FleetOptions(**given)
 
+    def setup(self) -> Setup | Pools:
+        """Return what serves the requests.
+
+        Raises:
+            OSError: A file cannot be read.
+            ValueError: An option or the file of the pools is refused, or both are given.
+        """
+        if self.fleet_file is None:
+            return Setup(self.engine_options(), self.fleet_options(), _table(self.table))
+        for name in (*self.fleet, *self.engine):
+            raise ValueError(f"{name} goes into the file that --fleet names; leave it out")
+        return read_fleet(self.fleet_file)
+
     def read_trace(self) -> Trace:
         """Return the requests, with what the policy is told of their outputs.
 
@@ -96,24 +114,34 @@ class Case:
 
 
 def combinations(
-    base: Case, traces: Sequence[Path], policies: Sequence[str], axes: Sequence[Axis]
+    base: Case,
+    traces: Sequence[Path],
+    policies: Sequence[str],
+    axes: Sequence[Axis],
+    fleets: Sequence[Path] = (),
 ) -> Iterator[Case]:
-    """Yield every combination of traces, policies and values; an option goes to the policies that have it.
+    """Yield every combination of traces, fleets, policies and values.
+
+    An option goes to the policies that have it.
 
     Args:
         base: What holds where no axis says otherwise.
         traces: Files, at least one.
         policies: Names, at least one.
         axes: No two of them of one name and policy.
+        fleets: Files of pools; none for the fleet of `base`.
 
     Raises:
-        ValueError: An axis is of no input and of no policy's option, two are the same, or a value is refused.
+        ValueError: An axis is of no input and of no policy's option, two are the same, a value is refused, or
+            two files of traces or fleets share a name.
     """
     _check(axes, policies)
-    for trace, policy in product(traces, policies):
+    _ensure_named_apart(traces)
+    _ensure_named_apart(fleets)
+    for trace, fleet, policy in product(traces, fleets or (base.fleet_file,), policies):
         own = [axis for axis in axes if _applies(axis, policy)]
         for values in product(*(axis.values for axis in own)):
-            case = replace(base, trace=trace, policy=policy)
+            case = replace(base, trace=trace, policy=policy, fleet_file=fleet)
             for axis, value in zip(own, values, strict=True):
                 is_of_member = axis.policy not in (None, policy)
                 case = put(case, f"{axis.policy}.{axis.name}" if is_of_member else axis.name, value)
@@ -146,9 +174,8 @@ def evaluate(case: Case) -> Summary:
         OSError: A file cannot be read.
         ValueError: It cannot be simulated.
     """
-    table, policy = _table(case.table), case.make_policy()
-    trace, options, fleet = case.read_trace(), case.engine_options(), case.fleet_options()
-    run = simulate(trace, policy, options, table, fleet=fleet, seed=case.seed)
+    policy, setup = case.make_policy(), case.setup()
+    run = simulate_fleet(case.read_trace(), policy, setup, seed=case.seed)
     return summarize(run, case.limits)
 
 
@@ -161,6 +188,14 @@ def _check(axes: Sequence[Axis], policies: Sequence[str]) -> None:
             raise ValueError(f"--grid {axis.policy}.{axis.name}: no --policy {axis.policy}; give it, too")
         if not any(_applies(axis, policy) for policy in policies):
             raise ValueError(_unknown(axis.name, [axis.policy] if axis.policy else policies))
+
+
+def _ensure_named_apart(files: Sequence[Path]) -> None:
+    paths = dict.fromkeys(files)
+    names = [path.stem for path in paths]
+    double = next((path for path in paths if names.count(path.stem) > 1), None)
+    if double is not None:
+        raise ValueError(f"{double}: another file is named {double.stem}, too; rename one to tell them apart")
 
 
 def _applies(axis: Axis, policy: str) -> bool:

@@ -3,8 +3,9 @@
 import hashlib
 import inspect
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, fields
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ import sim
 import traces
 from sim.chain import Chain
 from sim.policy import Policy
+from sim.pools import Pools
 from sim.registry import options_of
 from sim.sweep import Case
-from sim.table_files import find_table
+from sim.table import CostTable
+from sim.table_files import find_table, table_to_json
 
 Inputs = dict[str, Any]
 """By name: what was given and what follows from it, options as `policy.NAME`, `engine.NAME` and `fleet.NAME`,
@@ -31,7 +34,7 @@ def inputs_of(case: Case) -> Inputs:
     """
     policy = case.make_policy()
     options = options_of(policy)
-    fleet = asdict(case.fleet_options())
+    fleet = _fleet_inputs(case)
     files = _files(policy, [*options.values(), *fleet.values()])
     return {
         "trace": case.trace.stem,
@@ -43,10 +46,7 @@ def inputs_of(case: Case) -> Inputs:
         "length_prediction": case.length_prediction,
         "policy": case.policy,
         **_named("policy", options),
-        **_named("engine", asdict(case.engine_options())),
-        **_named("fleet", fleet),
-        "table": find_table(case.table).parent.name,
-        "table_sha256": sha256_of(find_table(case.table)),
+        **fleet,
         "files_sha256": _joined(sha256_of(path) for path in files),
         "code_sha256": _code_sha256(),
         "seed": case.seed,
@@ -69,10 +69,38 @@ def _named(what: str, options: Mapping[str, Any]) -> Inputs:
     return {f"{what}.{name}": value for name, value in options.items()}
 
 
+def _fleet_inputs(case: Case) -> Inputs:
+    if case.fleet_file is None:
+        return {
+            **_named("engine", asdict(case.engine_options())),
+            **_named("fleet", asdict(case.fleet_options())),
+            "table": find_table(case.table).parent.name,
+            "table_sha256": sha256_of(find_table(case.table)),
+        }
+    setup = case.setup()
+    pools = setup if isinstance(setup, Pools) else setup.pools
+    whole = {"replicas": len(pools.replicas), "router": pools.router, "scaling": pools.scaling}
+    return {
+        "fleet": case.fleet_file.stem,
+        **_named("fleet", whole),
+        "table": " + ".join(dict.fromkeys(pool.table.name for pool in pools.pools)),
+        "fleet_sha256": _joined([json.dumps(pools, sort_keys=True, default=_plain)]),
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Return a part of a fleet as JSON has it, all of its fields."""
+    if isinstance(value, CostTable):
+        return table_to_json(value)
+    return {field.name: getattr(value, field.name) for field in fields(value)}
+
+
 def _files(policy: Policy, values: list[Any]) -> Iterator[Path]:
     """Yield the sources of the policy and its members, and the files that options name."""
-    for name in [*_sources(policy), *values]:
-        if isinstance(name, str) and Path(name).is_file():
+    texts = [value for value in values if isinstance(value, str)]
+    parts = [part for text in texts for part in re.split("[:=]", text)]  # such as schedule:file=day.csv
+    for name in [*_sources(policy), *dict.fromkeys([*texts, *parts])]:
+        if name is not None and Path(name).is_file():
             yield Path(name)
 
 
@@ -89,7 +117,7 @@ def _code_sha256() -> str:
     return _joined(sha256_of(path) for folder in folders for path in sorted(folder.glob("*.py")))
 
 
-def _joined(hashes: Iterator[str]) -> str:
+def _joined(hashes: Iterable[str]) -> str:
     return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 

@@ -49,7 +49,9 @@ def rank(results: Sequence[Result], latency: str, slos: Slos) -> dict[str, list[
         policy: _varied((r for r in results if r.inputs["policy"] == policy), "policy.")
         for policy in policies
     }
-    shared = _varied(results, ("fleet.", "engine.", "length_prediction"))
+    shared = _varied(results, ("fleet", "engine.", "length_prediction"))
+    if "fleet" in shared:  # the name of a file, which tells all of a fleet
+        shared = [name for name in shared if not name.startswith(("fleet.", "fleet_"))]
     stretched = _varied(results, "stretch")
     groups: dict[str, list[Ranked]] = {}
     for _, group in groupby(sorted(results, key=_order), key=_workload):

@@ -12,7 +12,7 @@ from toy_trace import toy_trace
 
 import sim.sweep
 from replay.main import main
-from sim.simulate import simulate
+from sim.simulate import simulate_fleet
 from sim.sweep_grid import Span, parse_span
 from sim.table_files import save_table
 from traces.parquet import write_trace
@@ -42,9 +42,9 @@ def simulated(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     def counted(trace: Any, policy: Any, *rest: Any, **named: Any) -> Run:
         assert policy.window_s not in windows
         windows.append(policy.window_s)
-        return simulate(trace, policy, *rest, **named)
+        return simulate_fleet(trace, policy, *rest, **named)
 
-    monkeypatch.setattr(sim.sweep, "simulate", counted)
+    monkeypatch.setattr(sim.sweep, "simulate_fleet", counted)
     return windows
 
 
@@ -96,11 +96,11 @@ def test_a_search_cut_anywhere_goes_on_to_the_same_trials(monkeypatch: pytest.Mo
         left[0] -= 1
         if left[0] < 0:
             raise KeyboardInterrupt
-        return simulate(*arguments, **named)
+        return simulate_fleet(*arguments, **named)
 
-    monkeypatch.setattr(sim.sweep, "simulate", interrupted)
+    monkeypatch.setattr(sim.sweep, "simulate_fleet", interrupted)
     parts = (*SEARCH, "--over", "max_num_seqs=2..8", "--out", "parts", "--trials")
-    assert invoke(*parts, 14).exit_code == 1
+    assert invoke(*parts, 14).exit_code == 130
     left[0] = 1000
     found(*parts, 8)
     assert found(*parts, 14) == whole
@@ -156,6 +156,16 @@ def test_a_search_keeps_the_limits_of_enough_requests() -> None:
     hard = invoke(*search[:-3], "ttft=0.0001", "--trials", 3, "--out", "out")
     assert hard.exit_code == 2
     assert "has 0.00 % of the requests within the limits < 100 %: widen --over" in hard.stderr
+
+
+def test_a_search_may_be_of_a_fleet_from_a_file() -> None:
+    Path("fleet.yaml").write_text("pools: [{name: a, table: table}, {name: b, table: table, count: 2}]\n")
+    words = ("optimize", "toy.parquet", "--policy", "batch-window", "--fleet", "fleet.yaml", "--trials", 3)
+    best = found(*words, "--over", "window_s=0..8", "--out", "out")["best"]
+    assert (best["inputs"]["fleet"], best["inputs"]["fleet.replicas"]) == ("fleet", 3)
+    refused = invoke(*words, "--over", "replicas=1..4", "--out", "out")
+    assert refused.exit_code == 2
+    assert "replicas goes into the file that --fleet names; leave it out" in refused.stderr
 
 
 def test_a_trial_that_cannot_be_simulated_is_said_and_the_search_goes_on() -> None:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,9 +22,10 @@ import sim.sweep
 from replay.api import read_run
 from replay.main import main
 from replay.sweep_jobs import attempt_there
-from sim.simulate import simulate
+from sim.simulate import simulate_fleet
 from sim.summary import Summary
 from sim.sweep_key import inputs_of, key_of
+from sim.table import PowerState
 from sim.table_files import save_table
 from traces.parquet import write_trace
 from traces.record import Run
@@ -31,6 +33,18 @@ from traces.record import Run
 GRID = ("toy.parquet", "--policy", "immediate", "--policy", "batch-window", "--table", "table")
 WINDOWS = (*GRID, "--grid", "window_s=0,2,4", "--grid", "replicas=1,2")
 COMBINATIONS = 8
+
+FLEET = """
+pools:
+  - {name: few, table: table, count: 2, engine: {max_num_seqs: 2}}
+  - {name: many, table: table}
+router: length-split:edges=150
+"""
+
+
+def write_fleet(name: str, text: str = FLEET) -> str:
+    Path(name).write_text(text)
+    return name
 
 
 @pytest.fixture(autouse=True)
@@ -52,9 +66,9 @@ def simulated(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def counted(trace: Any, policy: Any, *rest: Any, **named: Any) -> Run:
         names.append(type(policy).__name__)
-        return simulate(trace, policy, *rest, **named)
+        return simulate_fleet(trace, policy, *rest, **named)
 
-    monkeypatch.setattr(sim.sweep, "simulate", counted)
+    monkeypatch.setattr(sim.sweep, "simulate_fleet", counted)
     return names
 
 
@@ -113,6 +127,59 @@ def test_a_result_is_that_of_replay_run() -> None:
     assert same == run
 
 
+def test_fleets_from_files_are_combined_with_the_rest() -> None:
+    one = write_fleet("one.yaml", "pools: [{name: all, table: table, count: 2}]\nrouter: least-loaded\n")
+    fleets = ("--fleet", write_fleet("mixed.yaml"), "--fleet", one, "--out", "out")
+    policies = ("toy.parquet", "--policy", "immediate", "--policy", "concurrency")
+    swept(*policies, "--grid", "most=2,3", *fleets)
+    rows = pq.read_table("out/sweep.parquet").to_pylist()
+    found = sorted(
+        (row["policy"], row["policy.most"] or 0, row["fleet"], row["fleet.replicas"]) for row in rows
+    )
+    assert found == [
+        *(("concurrency", most, *fleet) for most in (2, 3) for fleet in (("mixed", 3), ("one", 2))),
+        *(("immediate", 0, *fleet) for fleet in (("mixed", 3), ("one", 2))),
+    ]
+    names = {row["name"] for row in json.loads(swept(*policies, "--json", *fleets).stdout)["results"]}
+    assert {"immediate fleet=mixed", "immediate fleet=one"} < names
+
+
+@pytest.mark.parametrize(
+    "text", [FLEET, "pools: [{name: all, table: table, count: 2}]\nrouter: pack:most=2\n"]
+)
+def test_a_fleet_from_a_file_is_that_of_replay_run(text: str) -> None:
+    fleet = ("--fleet", write_fleet("fleet.yaml", text))
+    swept("toy.parquet", *fleet, "--out", "out")
+    run = CliRunner().invoke(main, ["toy.parquet", *fleet, "--json", "--out", "run"])
+    (result,) = [json.loads(text) for text in kept("out").values()]
+    told = json.loads(run.stdout)
+    assert result["summary"] == {name: told[name] for name in result["summary"]}
+
+
+def test_a_fleet_is_simulated_again_when_its_file_or_a_table_in_it_changes(simulated: list[str]) -> None:
+    fleet = ("toy.parquet", "--fleet", "fleet.yaml", "--out", "out")
+    write_fleet("fleet.yaml")
+    swept(*fleet)
+    write_fleet("fleet.yaml", "# The same.\n" + FLEET.replace("count: 2", "count:   2"))
+    swept(*fleet)
+    assert len(simulated) == 1
+    write_fleet("fleet.yaml", FLEET.replace("max_num_seqs: 2", "max_num_seqs: 3"))
+    swept(*fleet)
+    save_table(toy_table(engine={"max_num_seqs": 4}, idle_w=121.0), Path("table"))
+    swept(*fleet)
+    assert len(simulated) == 3
+
+
+def test_a_schedule_that_has_changed_is_simulated_again(simulated: list[str]) -> None:
+    off = PowerState(power_w=10.0, enter_s=1.0, enter_j=50.0, leave_s=1.0, leave_j=50.0)
+    save_table(replace(toy_table(engine={"max_num_seqs": 4}), states={"off": off}), Path("table"))
+    words = (*GRID, "--replicas", 2, "--grid", "scaling=schedule:file=day.csv", "--out", "out")
+    for change_s in (2, 3):
+        Path("day.csv").write_text(f"time_s,replicas\n0,1\n{change_s},2\n")
+        swept(*words)
+    assert len(simulated) == 4
+
+
 def test_a_damaged_result_is_simulated_again_and_said(simulated: list[str]) -> None:
     swept(*WINDOWS, "--out", "out")
     whole = kept("out")
@@ -132,11 +199,11 @@ def test_an_interrupted_sweep_keeps_what_is_done_and_goes_on(monkeypatch: pytest
         left[0] -= 1
         if left[0] < 0:
             raise KeyboardInterrupt
-        return simulate(*arguments, **named)
+        return simulate_fleet(*arguments, **named)
 
-    monkeypatch.setattr(sim.sweep, "simulate", interrupted)
+    monkeypatch.setattr(sim.sweep, "simulate_fleet", interrupted)
     cut = sweep(*WINDOWS, "--out", "out")
-    assert cut.exit_code == 1
+    assert cut.exit_code == 130
     assert "3 of 8 results are kept in out; the same command goes on from there" in cut.stderr
     left[0] = 5
     assert "3 of 8 results are in out already" in swept(*WINDOWS, "--out", "out").stderr
@@ -175,7 +242,7 @@ def test_ctrl_c_ends_all_processes_and_says_what_is_kept() -> None:
         time.sleep(0.05)
     running.send_signal(signal.SIGINT)
     _, errors = running.communicate()
-    assert running.returncode == 1
+    assert running.returncode == 130
     assert "1 of 2 results are kept in out" in errors
     assert "Traceback" not in errors
 
@@ -201,6 +268,28 @@ def test_what_cannot_be_simulated_is_told_and_the_rest_is_kept() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (("--grid", "replicas=1,2"), "replicas goes into the file that --fleet names; leave it out"),
+        (("--engine", "max_num_seqs=3"), "max_num_seqs goes into the file that --fleet names; leave it out"),
+        (("--router", "pack"), "router goes into the file that --fleet names; leave it out"),
+        (("--fleet", "missing.yaml"), "missing.yaml: No such file"),
+        (("--fleet", "toy.parquet"), "toy.parquet: no YAML"),
+        (("--fleet", "sub/fleet.yaml"), "fleet.yaml: another file is named fleet, too"),
+    ],
+)
+def test_what_does_not_go_with_a_fleet_is_one_line(
+    words: tuple[str, ...], message: str, simulated: list[str]
+) -> None:
+    write_fleet("fleet.yaml")
+    result = sweep("toy.parquet", "--fleet", "fleet.yaml", *words, "--out", "out")
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not simulated
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
         (("--grid", "windows=1"), "no input 'windows' to vary"),
         (("--grid", "window_s=soon"), "window_s must be a number, got 'soon'"),
         (("--grid", "router=nearest"), "no router 'nearest'"),
@@ -210,6 +299,8 @@ def test_what_cannot_be_simulated_is_told_and_the_rest_is_kept() -> None:
         (("--table", "h300"), "no table 'h300'"),
         (("--policy", "best"), "no policy 'best'"),
         (("missing.parquet",), "missing.parquet: No such file"),
+        (("sub/toy.parquet",), "toy.parquet: another file is named toy, too; rename one"),
+        (("--fleet", "fleet.yaml"), "--table goes into the file that --fleet names; leave it out"),
     ],
 )
 def test_bad_input_is_one_line_before_anything_is_simulated(
