@@ -235,7 +235,7 @@ def _check(raw: RawPoint, watch: Lookout) -> None:
 async def _bare_idle_w(meter: Samples, bare_idle_s: float) -> float:
     begin_s = time.monotonic()
     await asyncio.sleep(bare_idle_s)
-    counter = _counter(meter.samples(begin_s))
+    counter = counter_ticks(meter.samples(begin_s))
     if len(counter) < 2:
         raise ValueError(
             f"the energy counter did not tick within {bare_idle_s:g} s: this GPU cannot be metered"
@@ -307,7 +307,7 @@ def _collect(point: Point, session: int, began_at: str, times: Times, running: R
     steps = running.steps_since(zero_s)
     steps = steps[steps["scheduled_s"] >= zero_s]
     inside = (samples["time_s"] >= times.window_begin_s) & (samples["time_s"] <= times.window_end_s)
-    counter, power = _counter(samples), _power(samples)
+    counter, power = counter_ticks(samples), _power(samples)
     counter -= [zero_s, counter[0, 1] if len(counter) else 0.0]
     power[:, 0] -= zero_s
     columns = {name: steps[name].astype(np.float64) for name in STEP_COLUMNS}
@@ -329,7 +329,7 @@ def _collect(point: Point, session: int, began_at: str, times: Times, running: R
     )
 
 
-def _counter(samples: NDArray[np.void]) -> NDArray[np.float64]:
+def counter_ticks(samples: NDArray[np.void]) -> NDArray[np.float64]:
     """Return (time_s, energy_j) at each tick of the counter, GPUs summed.
 
     Of several GPUs, the ticks are those of the first; the others are interpolated there, where all are known.

@@ -6,15 +6,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+    from backends.gpu_watch import GpuWatch
     from backends.rig import Watch
     from calibrate.grid import GridName
     from calibrate.measure import Instruments, Plan
-    from sim.table import CostTable, PowerState
+    from sim.table import CostTable
 
 GRID_HELP = "Which loads.  [default: standard; with --adapt, card]"
 ADAPT_HELP = "Fit no new table, but what tells this card from the mean card of that one."
+STATES_HELP = "Measure the power states off, sleep-1 and sleep-2 of a table, not a grid."
+TABLE_HELP = "With --states: whose states.  [default: the table in --out]"
+OF_A_GRID = ("grid", "adapt", "hold_s", "seed", "measure_only")
 HOLD = click.FloatRange(min=0.5)
 """A window is long against the counter's tick of 0.1 s."""
 
@@ -41,10 +43,12 @@ def parse_engine_options(pairs: tuple[str, ...]) -> dict[str, Any]:
 
 @click.command()
 @click.option("--model", help="Model name or folder; config.json alone runs on random weights.")
-@click.option("--out", "out", required=True, type=click.Path(path_type=Path), help="Folder of the new table.")
+@click.option("--out", "out", type=click.Path(path_type=Path), help="Folder of the new table.")
 @click.option("--engine", "engine", multiple=True, metavar="K=V", help="vLLM engine option; may be repeated.")
 @click.option("--grid", type=click.Choice(["full", "standard", "card", "quick"]), help=GRID_HELP)
 @click.option("--adapt", metavar="NAME|FILE", help=ADAPT_HELP)
+@click.option("--states", is_flag=True, help=STATES_HELP)
+@click.option("--table", metavar="NAME|FILE", help=TABLE_HELP)
 @click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True)
 @click.option("--hold-s", type=HOLD, default=1.5, show_default=True, help="Length of a point's window.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
@@ -56,10 +60,12 @@ def parse_engine_options(pairs: tuple[str, ...]) -> dict[str, Any]:
 @click.option("--fit-only", is_flag=True, help="Measure nothing; fit the points that are in --out.")
 def cli(
     model: str | None,
-    out: Path,
+    out: Path | None,
     engine: tuple[str, ...],
     grid: "GridName | None",
     adapt: str | None,
+    states: bool,
+    table: str | None,
     gpus: tuple[int, ...],
     measure_only: bool,
     fit_only: bool,
@@ -70,10 +76,30 @@ def cli(
 
     Drives a real vLLM through a seeded, shuffled grid of loads under the GPU's energy counter. Every point is
     on disk as soon as it is done; a run that was stopped goes on where it was when the same command is given
-    again.
+    again. With --states it measures what the engine takes asleep, off, and on the ways there and back.
     """
     from importlib.util import find_spec
 
+    if states:
+        _refuse_grid_options()
+        if not fit_only and model is None:
+            raise ValueError("--model is missing: name the table's model, or give --fit-only")
+        if out is None and table is None:
+            raise ValueError(
+                "--table is missing: name the table that gets the states, or its folder by --out"
+            )
+        from calibrate.states import StatesPlan
+        from replay.calibrate_states import measure_into, write_states
+
+        name, options = table or str(out), parse_engine_options(engine)
+        if model is not None and not fit_only:
+            measure_into(name, out, model, options, gpus, StatesPlan(plan["repeats"], stop_after), _say)
+        write_states(name, out, _say)
+        return
+    if table is not None:
+        raise click.UsageError("--table names the table of --states; give both, or --out alone")
+    if out is None:
+        raise click.UsageError("--out is missing: name the folder of the new table")
     if measure_only and fit_only:
         raise click.UsageError("--measure-only and --fit-only leave nothing to do")
     if find_spec("scipy") is None and not measure_only:
@@ -88,6 +114,20 @@ def cli(
             return
     if not measure_only:
         fit_table(out, adapt)
+
+
+def _refuse_grid_options() -> None:
+    """Refuse options that --states has no use for.
+
+    Raises:
+        UsageError: One was given.
+    """
+    context = click.get_current_context()
+    for name in OF_A_GRID:
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            raise click.UsageError(
+                f"--{name.replace('_', '-')} is for grids, not for --states; leave one out"
+            )
 
 
 def _is_measured(model: str, out: Path, options: dict[str, Any], gpus: tuple[int, ...], plan: "Plan") -> bool:
@@ -123,7 +163,6 @@ def fit_table(out: Path, adapted: str | None = None) -> None:
         ValueError: There are no points in `out`, or none that do.
     """
     import json
-    from dataclasses import replace
 
     from calibrate.adapt import adapt
     from calibrate.fit import fit
@@ -143,7 +182,7 @@ def fit_table(out: Path, adapted: str | None = None) -> None:
         facts = {"bare_idle_w": base.bare_idle_w, **facts}  # unknown where the engine was there before
     fitted = adapt(points, facts, base, _say) if base else fit(points, facts, _say)
     table = make_table(out.resolve().name, fitted, facts, points_file, base.name if base else None)
-    save_table(replace(table, states=_states(out, base)), out)
+    save_table(_with_states(table, base or _table_before(out)), out)
     write_residuals(fitted.residuals, out / "residuals.parquet")
     for kind, errors in table.meta["errors"].items():
         _say(
@@ -153,13 +192,20 @@ def fit_table(out: Path, adapted: str | None = None) -> None:
     _say(f"the table is {out / 'table.json'}; use it with --table {out}")
 
 
-def _states(out: Path, base: "CostTable | None") -> "Mapping[str, PowerState]":
-    """Return the power states of the table that is adapted, or of the one that is fitted again."""
+def _table_before(out: Path) -> "CostTable | None":
     from sim.table_files import load_table
 
-    if base is not None:
-        return base.states
-    return load_table(str(out)).states if (out / "table.json").exists() else {}
+    return load_table(str(out)) if (out / "table.json").exists() else None
+
+
+def _with_states(table: "CostTable", before: "CostTable | None") -> "CostTable":
+    """Return a table with the power states of the one that is adapted, or of the one that is fitted again."""
+    from dataclasses import replace
+
+    if before is None or not before.states:
+        return table
+    notes = {"states_notes": before.meta.get("states_notes")}
+    return replace(table, states=before.states, meta={**table.meta, **notes})
 
 
 def _say(text: str) -> None:
@@ -172,9 +218,6 @@ def _instruments(model: str, options: dict[str, Any], gpus: tuple[int, ...], scr
     Raises:
         ValueError: There is no vLLM, no such model or no GPU that can be metered, or somebody computes on it.
     """
-    import os
-
-    from backends.gpu_watch import GpuWatch, engine_gpus
     from backends.meter import Meter
     from backends.step_log import read_steps
     from backends.vllm_engine import VllmEngine
@@ -186,16 +229,7 @@ def _instruments(model: str, options: dict[str, Any], gpus: tuple[int, ...], scr
         )
     step_log = scratch / "steps.bin"
     engine = VllmEngine(model, options, step_log)
-    used = engine_gpus(options, os.environ)
-    if gpus and set(gpus) != set(used):
-        given, right = (", ".join(map(str, sorted(indices))) for indices in (gpus, used))
-        raise ValueError(
-            f"--gpu is {given}, but the engine will use {right}; set CUDA_VISIBLE_DEVICES={given} too"
-        )
-    watch = GpuWatch(used, used)
-    strangers = watch.foreign_process_ids()
-    if strangers:
-        raise ValueError(f"process {strangers[0]} computes on the GPU; its energy would be counted too")
+    used, watch = watched_gpus(options, gpus)
     return Instruments(
         engine=engine,
         meter=Meter(scratch / "meter.bin", used),
@@ -203,6 +237,29 @@ def _instruments(model: str, options: dict[str, Any], gpus: tuple[int, ...], scr
         watch=watch,
         gpu=gpu_facts(watch),
     )
+
+
+def watched_gpus(options: dict[str, Any], gpus: tuple[int, ...]) -> "tuple[tuple[int, ...], GpuWatch]":
+    """Return the NVML indices of the GPUs that the engine will use, and a watch on them.
+
+    Args:
+        options: vLLM engine options.
+        gpus: Those that the user wants to be metered, none for the engine's.
+
+    Raises:
+        ValueError: They are others than the engine's, cannot be metered, or somebody computes on them.
+    """
+    import os
+
+    from backends.gpu_watch import engine_gpus, free_gpus
+
+    used = engine_gpus(options, os.environ)
+    if gpus and set(gpus) != set(used):
+        given, right = (", ".join(map(str, sorted(indices))) for indices in (gpus, used))
+        raise ValueError(
+            f"--gpu is {given}, but the engine will use {right}; set CUDA_VISIBLE_DEVICES={given} too"
+        )
+    return used, free_gpus(used, used)
 
 
 def gpu_facts(watch: "Watch") -> dict[str, Any]:

@@ -2,13 +2,11 @@
 
 import importlib.metadata
 import os
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import fake_vllm
-import pytest
 
 SECONDS = {"start": 0.6, "sleep 1": 0.5, "wake 1": 0.4, "sleep 2": 0.3, "reload": 0.6, "shutdown": 0.5}
 WATTS = {
@@ -85,11 +83,9 @@ def stand_in() -> None:
     importlib.metadata.version = lambda distribution_name: f"{distribution_name}'s version"
 
 
-def install_package(folder: Path, patch: pytest.MonkeyPatch) -> None:
-    """Let processes that start from now on find a package `vllm` which is this one."""
+def make_package(folder: Path) -> Path:
+    """Make a package `vllm` in a folder, which is this one, and return the folder."""
     package = folder / "vllm"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("import sleepy_vllm\nsleepy_vllm.stand_in()\n")
-    paths = [str(folder), str(Path(__file__).parent), str(Path(__file__).parents[1])]
-    patch.setenv("PYTHONPATH", os.pathsep.join(paths))
-    patch.setattr(sys, "path", [str(folder), *sys.path])
+    return folder

@@ -19,7 +19,8 @@ from calibrate import model as cost_model
 from calibrate.raw import append, read_lines
 from replay import calibrate as command
 from replay.main import main
-from sim.table_files import load_table, table_to_json
+from sim.table import PowerState
+from sim.table_files import load_table, save_table, table_to_json
 
 VLLM = 'raise ImportError("libcuda.so.1: cannot open shared object file")\n'
 
@@ -151,7 +152,7 @@ def test_an_interrupted_calibration_keeps_its_points_and_says_so(
     monkeypatch.setattr(command, "_instruments", lambda *_: tools)
     monkeypatch.setattr(command, "_say", say)
     done = run_calibrate(standing_in)
-    assert done.exit_code == 1
+    assert done.exit_code == 130
     assert isinstance(tools.engine, StandInEngine)
     assert tools.engine.is_stopped
     assert standing_in.said[-1].startswith("interrupted; what was measured is in ")
@@ -215,6 +216,9 @@ def test_measured_points_become_a_table_that_can_be_plotted(
     assert (table.name, table.source, table.gpu) == ("invented", "measured", "Invented")
     assert table.coefficients.cap_w == pytest.approx(COEFFICIENTS.cap_w, rel=0.01)
 
+    states = {"off": PowerState(70.0, 4.0, 500.0, 80.0, 9000.0)}
+    table = replace(table, states=states, meta={**table.meta, "states_notes": {"rounds": 3}})
+    save_table(table, out)
     (out / "points.jsonl").unlink()
     again = CliRunner().invoke(main, ["calibrate", "--out", str(out), "--fit-only"])
     assert again.exit_code == 0, again.stderr

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sleepy_vllm import install_package
+from sleepy_vllm import make_package
 
 from backends import engine_process
 from backends.engine_process import EngineProcess
@@ -19,7 +19,9 @@ from backends.engine_process import EngineProcess
 @pytest.fixture
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a model's folder, with a vLLM for child processes."""
-    install_package(tmp_path / "packages", monkeypatch)
+    packages, tests = make_package(tmp_path / "packages"), Path(__file__).parent
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, (packages, tests, tests.parent))))
+    monkeypatch.syspath_prepend(packages)
     folder = tmp_path / "toy"
     folder.mkdir()
     (folder / "config.json").write_text("{}")
