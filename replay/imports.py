@@ -4,6 +4,9 @@ from pathlib import Path
 
 import click
 
+from replay.errors import ensure_valid
+from replay.output import output_options
+
 OUT_HELP = "Folder for the run's record; it must not exist."
 
 
@@ -15,6 +18,7 @@ def cli() -> None:
 @cli.command("vllm-bench", short_help="A result that `vllm bench serve` saved in detail.")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, metavar="RUN", help=OUT_HELP)
+@output_options
 def vllm_bench(file: Path, out: Path) -> None:
     """Import FILE, which `vllm bench serve --save-result --save-detailed` wrote, as a measured run.
 
@@ -22,7 +26,7 @@ def vllm_bench(file: Path, out: Path) -> None:
     """
     from replay.bench_result import read_bench
     from replay.keep import make_runs
-    from replay.printing import summary_text
+    from replay.run import print_summary
     from sim.summary import summarize
     from traces.record_files import ensure_record_free, write_run
 
@@ -30,6 +34,5 @@ def vllm_bench(file: Path, out: Path) -> None:
     ensure_record_free(out)
     run = read_bench(file)
     write_run(run, out)
-    for note in run.meta.notes:
-        click.echo(f"note: {note}", err=True)
-    click.echo(summary_text(run.meta, summarize(run), out))
+    print_summary(run.meta, summarize(run), run.power, out)
+    ensure_valid(run.meta.invalid_reasons)

@@ -5,9 +5,8 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from replay.errors import one_line
+from replay.output import warn
 
 if TYPE_CHECKING:
     from traces.record import Run
@@ -39,6 +38,6 @@ def keep_run(run: "Run", directory: Path, attachments: Mapping[str, Mapping[str,
             raise
         rescue = Path(mkdtemp(prefix="replay-")) / directory.name
         write_run(run, rescue, attachments=attachments)
-        click.echo(f"warning: {one_line(error)}: the record is in {rescue} instead of {directory}", err=True)
+        warn(f"{one_line(error)}: the record is in {rescue} instead of {directory}")
         return rescue
     return directory

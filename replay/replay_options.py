@@ -1,6 +1,5 @@
 """What the commands that replay have in common: options, the trace that they select, the engine's options."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from replay.completion import complete_policy, complete_table
+from replay.output import is_watched, say
 
 if TYPE_CHECKING:
     from sim.options import EngineOptions
@@ -130,5 +130,5 @@ def announce_compilation() -> None:
     """Tell somebody at a terminal why the first replay shows nothing for a while."""
     from sim.compiled import cache_folder
 
-    if sys.stderr.isatty() and not any(Path(cache_folder()).iterdir()):
-        click.echo("Compiling the simulator, some 15 s; only the first replay does this.", err=True)
+    if is_watched() and not any(Path(cache_folder()).iterdir()):
+        say("Compiling the simulator, some 15 s; only the first replay does this.")

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from replay.completion import complete_router
+from replay.errors import ensure_valid
 from replay.footprint_options import footprint_options, take_rates
 from replay.keep import RUNS, keep_run, make_runs
+from replay.output import output_options, say, tell
 from replay.replay_options import (
     announce_compilation,
     engine_options,
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from sim.summary import Summary
     from sim.table import CostTable
     from traces.long_trace import LongTrace
-    from traces.record import Meta, Run
+    from traces.record import Meta, Power, Run
     from traces.trace import Trace
 
 ROUTER = "round-robin"
@@ -76,7 +78,7 @@ OUT_HELP = "Folder for the run's record; it must not exist.  [default: runs/TRAC
 @footprint_options
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help=OUT_HELP)
 @click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Seed of what is drawn.")
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
+@output_options
 def cli(
     trace: Path,
     policy: str,
@@ -95,7 +97,6 @@ def cli(
     fleet: Path | None,
     out: Path | None,
     seed: int,
-    as_json: bool,
     **selection: Any,
 ) -> None:
     """Replay TRACE through a policy and an engine, simulated or live; print what it costs, keep the record.
@@ -146,7 +147,7 @@ def cli(
         if isinstance(setup, Setup) and not given:
             long = _long(trace, chosen, setup)
             if long is not None:
-                _stream(long, chosen, policy, setup, rates, out, seed, as_json)
+                _stream(long, chosen, policy, setup, rates, out, seed)
                 return
         run = _simulate(read_requests(trace, given, chosen, seed), chosen, setup, seed)
     else:
@@ -157,21 +158,23 @@ def cli(
     meta = replace(run.meta, policy=policy, trace_options=given, footprint=footprint)
     run = replace(run, meta=meta)
     directory = keep_run(run, out or _free_directory(RUNS, run.meta.run_id), attachments)
-    _print(run.meta, summarize(run), directory, as_json)
+    print_summary(run.meta, summarize(run), run.power, directory)
     if interrupted:
         raise click.Abort
+    ensure_valid(run.meta.invalid_reasons)
 
 
-def _print(meta: "Meta", summary: "Summary", directory: Path, as_json: bool) -> None:
-    from replay.printing import summary_json, summary_text
+def print_summary(meta: "Meta", summary: "Summary", power: "Power", directory: Path) -> None:
+    """Print what a run came to, whose record is in `directory`."""
+    from replay.summary_text import summary_values, summary_view
 
     for note in meta.notes:
-        click.echo(f"note: {note}", err=True)
-    if as_json:
-        click.echo(summary_json(meta, summary))
-        click.echo(f"The record is in {directory}", err=True)
-    else:
-        click.echo(summary_text(meta, summary, directory))
+        say(f"note: {note}")
+    tell(
+        lambda: summary_values(meta, summary),
+        lambda: summary_view(meta, summary, power, directory),
+        directory,
+    )
 
 
 def _equal_setup(table: str | None, engine: tuple[str, ...], fleet: "FleetOptions") -> "Setup":
@@ -280,7 +283,6 @@ def _stream(
     rates: "Rates",
     out: Path | None,
     seed: int,
-    as_json: bool,
 ) -> None:
     from dataclasses import replace
     from datetime import UTC, datetime
@@ -301,7 +303,8 @@ def _stream(
         )
         meta = replace(meta, policy=policy_name, footprint=footprint_of(meta, power, rates))
         record.finish(meta, power)
-    _print(meta, summary_of(meta, total_energy_j(meta, power), tally), directory, as_json)
+    print_summary(meta, summary_of(meta, total_energy_j(meta, power), tally), power, directory)
+    ensure_valid(meta.invalid_reasons)
 
 
 def _ensure_writable(out: Path | None) -> None:

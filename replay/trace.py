@@ -1,6 +1,5 @@
 """`replay trace`: look at traces, convert, fetch, describe, draw and compare them."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,16 +84,12 @@ def fetch(name: str | None, from_file: Path | None, sha256: str | None, cache: P
 
         click.echo(public_text(PUBLIC_TRACES))
         return
+    from replay.late_bar import LateBar
+
     trace = public_trace(name)
-    bar: Any = click.progressbar(length=1, label=trace.name, file=sys.stderr, hidden=not sys.stderr.isatty())
-    with bar:
-
-        def progress(done: int, total: int | None) -> None:
-            bar.length = total or done
-            bar.update(done - bar.pos)
-
+    with LateBar(None, trace.name, patience_s=0) as bar:
         path = fetch_trace(
-            trace, cache or cache_folder(), sha256=sha256, from_file=from_file, progress=progress
+            trace, cache or cache_folder(), sha256=sha256, from_file=from_file, progress=bar.reach
         )
     click.echo(f"{trace.title}; licence {trace.licence}, cite its authors", err=True)
     click.echo(path)

@@ -1,6 +1,10 @@
-"""What the library raises becomes one line on stderr and exit code 2; nothing else is swallowed."""
+"""What the library raises becomes one line on stderr and an exit code; nothing else is swallowed."""
 
 import errno
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +12,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from replay.errors import ReplayGroup
+from replay.errors import Exit, Flawed, ReplayGroup, ensure_valid
 
 
 def run_raising(error: BaseException) -> Result:
@@ -50,5 +54,29 @@ def test_a_fault_of_our_own_is_not_taken_for_bad_input() -> None:
 
 def test_a_closed_pipe_is_not_bad_input() -> None:
     result = run_raising(BrokenPipeError(errno.EPIPE, "Broken pipe"))
-    assert result.exit_code == 1
+    assert result.exit_code == Exit.UNREAD
     assert result.stderr == ""
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), click.Abort()])
+def test_an_interruption_is_one_line_and_has_the_code_of_shells(error: BaseException) -> None:
+    result = run_raising(error)
+    assert result.exit_code == Exit.INTERRUPTED == 128 + signal.SIGINT
+    assert result.stderr == "Error: interrupted\n"
+
+
+def test_a_run_that_broke_guards_is_told_apart_from_bad_input() -> None:
+    ensure_valid([])
+    with pytest.raises(Flawed, match=r"^the run is not valid: guard 1: late \(and 1 more\)$") as raised:
+        ensure_valid(["guard 1: late", "guard 2: hot"])
+    assert raised.value.exit_code == Exit.FLAWED == 3
+
+
+def test_a_reader_that_goes_away_ends_the_command_silently() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "replay", "tables"]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert done.stderr == ""
+    assert done.returncode == Exit.UNREAD == 128 + signal.SIGPIPE

@@ -15,6 +15,7 @@ from scripted_nvml import ScriptedNvml
 from standin_engine import DECODE_W, IDLE_W, PREFILL_W
 from toy_trace import toy_trace
 
+from replay.errors import Exit
 from replay.main import main
 from traces.parquet import write_trace
 from traces.record_files import read_attachment, read_run
@@ -112,7 +113,7 @@ def test_ctrl_c_keeps_what_was_measured(nvml: ScriptedNvml, tmp_path: Path) -> N
         process.kill()
         process.communicate()
         raise
-    assert process.returncode == 1
+    assert process.returncode == Exit.INTERRUPTED
     assert b"Traceback" not in errors
     meta = read_run(tmp_path / "run").meta
     assert meta.invalid_reasons[0] == "the replay was interrupted"

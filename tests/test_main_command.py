@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ import replay.replay_options
 import replay.run
 import sim.compiled
 import sim.table_files
+from replay.errors import Exit
 from replay.late_bar import LateBar
 from replay.main import COMMANDS, main
 from replay.printing import quantity
@@ -64,7 +65,9 @@ def invoked(*arguments: object) -> Result:
 
 
 def summary_of(*arguments: object) -> dict[str, Any]:
+    """Return what `--json` prints, except for the place of the record."""
     summary: dict[str, Any] = json.loads(invoked(*arguments, "--json").stdout)
+    assert Path(summary.pop("out")).is_dir()
     return summary
 
 
@@ -89,9 +92,9 @@ def test_the_table_tells_energy_latency_and_where_the_costs_were_measured(trace_
 def test_json_has_exactly_the_keys_of_summary_and_the_numbers_of_the_record(trace_path: Path) -> None:
     result = invoked(trace_path, "--json", "--out", "here")
     summary = json.loads(result.stdout)
-    assert list(summary) == [field.name for field in fields(Summary)]
+    assert list(summary) == [*(field.name for field in fields(Summary)), "out"]
     kept = summarize(read_run(Path("here")))
-    assert summary == {**{name: getattr(kept, name) for name in summary}, "invalid_reasons": []}
+    assert summary == {**asdict(kept), "invalid_reasons": [], "out": "here"}
 
 
 def test_run_may_be_named_or_left_out_and_options_may_come_first(trace_path: Path) -> None:
@@ -286,18 +289,20 @@ def test_an_interrupted_replay_leaves_no_record(trace_path: Path) -> None:
         "        return Decision(tuple(held))\n"
     )
     result = invoke(trace_path, "--policy", "cut.py:Cut", "--out", "here")
-    assert result.exit_code == 1
-    assert "Aborted!" in result.stderr
+    assert result.exit_code == Exit.INTERRUPTED
+    assert result.stderr == "Error: interrupted\n"
     assert not Path("here").exists()
     assert {path.name for path in Path().iterdir()} <= {"__pycache__", "cut.py", "table", "toy.parquet"}
 
 
 def test_a_run_that_breaks_a_guard_says_so_in_the_table(trace_path: Path, tmp_path: Path) -> None:
     small = folder_of(toy_table(limits=np.array([50.0, 1024.0, 4e6, 2e8])), tmp_path / "small")
-    text = invoked(trace_path, "--table", small).stdout
-    assert "NOT VALID, see below" in text
-    assert re.search(r"not valid +guard 9: 10 % of the steps lie outside", text)
-    summary = summary_of(trace_path, "--table", small)
+    result = invoke(trace_path, "--table", small)
+    assert result.exit_code == Exit.FLAWED
+    assert "NOT VALID, see below" in result.stdout
+    assert re.search(r"not valid +guard 9: 10 % of the steps lie outside", result.stdout)
+    assert "Error: the run is not valid: guard 9: 10 % of the steps lie outside" in result.stderr
+    summary = json.loads(invoke(trace_path, "--table", small, "--json").stdout)
     assert summary["energy_valid"] is False
     assert len(summary["invalid_reasons"]) == 1
 
@@ -385,7 +390,7 @@ def test_a_terminal_is_told_of_the_compilation_that_only_the_first_replay_does(
     assert again.getvalue() == ""
 
 
-HEAVY = ("numpy", "pandas", "numba", "pyarrow", "simpy", "scipy", "matplotlib")
+HEAVY = ("numpy", "pandas", "numba", "pyarrow", "simpy", "scipy", "matplotlib", "rich")
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from toy_trace import toy_trace
 
 import backends.measured_run
 import backends.rig
+from replay.errors import Exit
 from replay.main import main
 from traces.parquet import write_trace
 from traces.record import FAILED, SERVED
@@ -76,8 +77,8 @@ def metered(nvml: ScriptedNvml, trace: str, url: str, out: Path, code: str = REP
     """Return the summary of a metered replay."""
     command = [trace, "--backend", "openai", "--url", url, "--gpu", "0", "--json", "--out", str(out)]
     done = nvml.run("-c", code, *command)
-    assert done.returncode == 0, done.stderr
     summary: dict[str, Any] = json.loads(done.stdout)
+    assert done.returncode == (Exit.DONE if summary["energy_valid"] else Exit.FLAWED), done.stderr
     return summary
 
 
@@ -197,7 +198,7 @@ def test_what_a_server_fails_counts_as_failed_with_its_reason(tmp_path: Path) ->
     trace = trace_file(tmp_path, [0.0] * 6, [20, *faults], 3)
     with running(Script(faults=faults)) as url:
         result = replay(trace, url, tmp_path / "run", "--json")
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == Exit.FLAWED, result.output
     outcomes = read_run(tmp_path / "run").outcomes
     assert outcomes.status.tolist() == [SERVED, *[FAILED] * 5]
     assert np.isnan(outcomes.finished_s[1:]).all()

@@ -14,7 +14,8 @@ from toy_table import toy_table
 from toy_trace import toy_trace, traces
 
 from replay.main import main
-from replay.printing import summary_text
+from replay.screen import plain
+from replay.summary_text import summary_view
 from sim.guards import check
 from sim.immediate import Immediate
 from sim.replica_group import ReplicaGroup, sum_of
@@ -105,7 +106,7 @@ def test_several_replicas_are_printed_one_a_line_and_one_is_not(tmp_path: Path) 
 def test_many_replicas_are_told_in_short() -> None:
     (use,) = replayed(toy_trace([0.0]), Immediate(), 1).meta.replicas
     run = toy_run(replicas=(use,) * 20)
-    text = summary_text(run.meta, summarize(run), Path("here"))
+    text = plain(summary_view(run.meta, summarize(run), run.power, Path("here")))
     assert "\n15 " in text
     assert "\n16 " not in text
     assert "4 more are in run.json" in text

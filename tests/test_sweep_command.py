@@ -124,7 +124,7 @@ def test_a_result_is_that_of_replay_run() -> None:
     run = json.loads(CliRunner().invoke(main, words).stdout)
     results = [json.loads(text) for text in kept("out").values()]
     (same,) = [one["summary"] for one in results if one["inputs"]["policy"] == "batch-window"]
-    assert same == run
+    assert {**same, "out": "run"} == run
 
 
 def test_fleets_from_files_are_combined_with_the_rest() -> None:
@@ -154,6 +154,34 @@ def test_a_fleet_from_a_file_is_that_of_replay_run(text: str) -> None:
     (result,) = [json.loads(text) for text in kept("out").values()]
     told = json.loads(run.stdout)
     assert result["summary"] == {name: told[name] for name in result["summary"]}
+
+
+@pytest.mark.parametrize("price", ["0.25", "day.csv", "day.csv:period_s=4"])
+def test_carbon_and_price_are_those_of_replay_run(price: str) -> None:
+    Path("day.csv").write_text("time_s,price_per_kwh\n0,0.1\n3,0.4\n")
+    rates = ("--grid-intensity", "350", "--price", price, "--currency", "EUR", "--pue", "1.2")
+    result = swept(*GRID, "--grid", "window_s=2", *rates, "--out", "out")
+    row = next(row for row in pq.read_table("out/sweep.parquet").to_pylist() if row["policy"] == "immediate")
+    words = ["toy.parquet", "--table", "table", *rates, "--json", "--out", "run"]
+    run = json.loads(CliRunner().invoke(main, words).stdout)
+    for name in ("carbon_g", "price", "currency"):
+        assert row[name] == run[name] is not None
+    assert "E2E p99 carbon price, EUR *" in " ".join(result.stdout.split())
+    assert all(len(line) <= 80 for line in result.stdout.splitlines())
+
+
+def test_without_rates_there_is_no_carbon_and_other_rates_are_other_results(simulated: list[str]) -> None:
+    result = swept("toy.parquet", "--table", "table", "--out", "out")
+    assert "carbon" not in result.stdout
+    row = pq.read_table("out/sweep.parquet").to_pylist()[0]
+    assert (row["carbon_g"], row["price"], row["currency"]) == (None, None, None)
+    rates = Path("rates.csv")
+    for number, rate in enumerate((100, 200), 2):
+        rates.write_text(f"time_s,g_per_kwh\n0,{rate}\n")
+        swept("toy.parquet", "--table", "table", "--grid-intensity", rates, "--out", "out")
+        assert len(simulated) == number
+    swept("toy.parquet", "--table", "table", "--out", "out")
+    assert len(simulated) == 3
 
 
 def test_a_fleet_is_simulated_again_when_its_file_or_a_table_in_it_changes(simulated: list[str]) -> None:
@@ -300,6 +328,8 @@ def test_what_does_not_go_with_a_fleet_is_one_line(
         (("--policy", "best"), "no policy 'best'"),
         (("missing.parquet",), "missing.parquet: No such file"),
         (("sub/toy.parquet",), "toy.parquet: another file is named toy, too; rename one"),
+        (("--pue", "1.2"), "pue acts on carbon and price"),
+        (("--price", "cheap"), "price_per_kwh: 'cheap' is neither a number nor a file"),
         (("--fleet", "fleet.yaml"), "--table goes into the file that --fleet names; leave it out"),
     ],
 )

@@ -147,7 +147,7 @@ def test_time_that_is_up_begins_no_further_replay(lab: Lab) -> None:
 def test_an_interrupt_leaves_the_record_of_the_replay_under_way(lab: Lab) -> None:
     lab.interrupt_at_s = 8.0
     result = lab.validate("--plan", lab.plan({"name": "a"}, {"name": "b"}), "--measure-only")
-    assert result.exit_code == 1
+    assert result.exit_code == 130
     meta = read_run(lab.folder / "out" / "a" / "measured-1").meta
     assert "the replay was interrupted" in meta.invalid_reasons
     assert not (lab.folder / "out" / "b" / "measured-1").exists()

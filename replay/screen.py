@@ -1,0 +1,115 @@
+"""What a person reads: tables and lines, folded and in modest colour on a terminal, plain where piped."""
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from io import StringIO
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+View = Sequence[RenderableType]
+"""Strings, texts and tables, one below the other."""
+
+LITERAL = partial(Console, markup=False, emoji=False, highlight=False)
+"""A console that changes nothing in a text."""
+GAP = 2
+"""Spaces between columns."""
+UNFOLDED = 1_000_000
+NARROWEST = 56
+"""A terminal that is narrower breaks lines by itself."""
+ASCII = str.maketrans("▁▂▃▄▅▆▇█µ±", ".:-=+*#@u~")
+"""What stands for our symbols where only ASCII can be printed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """Words of one cell that do not break: side by side, or one below the other where there is no room."""
+
+    parts: tuple[str, ...]
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement(max(len(part.strip()) for part in self.parts), len(" ".join(self.parts)))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        line = " ".join(self.parts)
+        yield Text(line if len(line) <= options.max_width else "\n".join(part.strip() for part in self.parts))
+
+
+Cell = str | Text | Together
+
+
+def heading(text: str) -> Text:
+    """Return a line that stands out."""
+    return Text(text, style="bold")
+
+
+def bad(text: str) -> Text:
+    """Return what must not be overlooked: a guard that failed, a limit that is violated."""
+    return Text(text, style="red")
+
+
+def faint(text: str) -> Text:
+    """Return what may be overlooked."""
+    return Text(text, style="dim")
+
+
+def table(
+    rows: Iterable[Sequence[Cell]],
+    align: str,
+    *,
+    heads: Sequence[str] = (),
+    widths: Sequence[int] = (),
+) -> Table:
+    """Return a table that folds its widest cells where it does not fit.
+
+    Args:
+        rows: Cells of each line.
+        align: For each column l or r.
+        heads: Of the columns, none for a table without.
+        widths: Least widths of the first columns, in characters.
+    """
+    made = Table(
+        box=None, show_header=bool(heads), header_style="bold", pad_edge=False, padding=(0, GAP, 0, 0)
+    )
+    for place, side in enumerate(align):
+        made.add_column(
+            heads[place] if heads else "",
+            justify="right" if side == "r" else "left",
+            min_width=widths[place] if place < len(widths) else None,
+            overflow="fold",
+        )
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+def plain(view: View) -> str:
+    """Return a view without colour, each row on one line, however long."""
+    return _drawn(view, LITERAL(file=StringIO(), width=UNFOLDED, force_terminal=False, color_system=None))
+
+
+def shown(view: View) -> str:
+    """Return a view as standard output takes it: a terminal's width and colours, or plain."""
+    console = LITERAL(file=sys.stdout)
+    console.width = max(console.width, NARROWEST)
+    return encodable(_drawn(view, console) if console.is_terminal else plain(view), sys.stdout.encoding)
+
+
+def encodable(text: str, encoding: str) -> str:
+    """Return `text` with what the encoding lacks replaced, our symbols by ASCII that looks like them."""
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return text.translate(ASCII).encode(encoding, "replace").decode(encoding)
+    return text
+
+
+def _drawn(view: View, console: Console) -> str:
+    with console.capture() as capture:
+        for part in view:
+            console.print(part)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines())
