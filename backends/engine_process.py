@@ -13,8 +13,10 @@ from typing import IO, Any
 from backends.vllm_engine import VllmEngine
 
 START_LIMIT_S = 900.0
-STEP_LIMIT_S = 120.0
+STEP_LIMIT_S = 300.0
 """An engine that needs longer to start, or to do one thing, is taken to hang."""
+
+POLL_S, END_LIMIT_S = 0.01, 10.0
 
 
 class EngineProcess:
@@ -67,6 +69,10 @@ class EngineProcess:
         """Come back from a sleep level; errors as of `start`."""
         await self._ask("wake", level)
 
+    async def ensure_awake(self) -> None:
+        """Refuse an engine that sleeps, and miss one that has gone; errors as of `start`."""
+        await self._ask("ensure_awake")
+
     async def stop(self) -> None:
         """Shut down; the process has gone when this returns.
 
@@ -77,8 +83,10 @@ class EngineProcess:
         assert process.stdout is not None
         _close_input(process)
         try:
-            line = await asyncio.wait_for(process.stdout.readline(), STEP_LIMIT_S)
-            await asyncio.wait_for(process.wait(), STEP_LIMIT_S)
+            async with asyncio.timeout(STEP_LIMIT_S):
+                line = await process.stdout.readline()
+                while process.returncode is None:
+                    await asyncio.sleep(POLL_S)
         except TimeoutError as error:
             raise ConnectionError(f"the engine does not stop within {STEP_LIMIT_S:g} s") from error
         if not line:
@@ -95,7 +103,9 @@ class EngineProcess:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # its session is its own
         _close_input(process)
-        await process.wait()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(END_LIMIT_S):
+                await process.wait()  # until nobody holds its pipes
 
     async def _ask(self, *command: Any, limit_s: float | None = None) -> Any:
         process, limit_s = self._running(), limit_s or STEP_LIMIT_S
@@ -154,12 +164,14 @@ async def _obey(engine: VllmEngine, what: str, level: int = 0) -> dict[str, Any]
         case "answer":
             async for _ in engine.generate("answer", list(range(10, 110)), 8):
                 pass
+        case "ensure_awake":
+            await engine.ensure_awake()
         case "sleep":
             await engine.sleep(level)
         case "wake":
             await engine.wake(level)
         case _:
-            raise ValueError(f"no command {what!r}; there are start, answer, sleep and wake")
+            raise ValueError(f"no command {what!r}; there are start, answer, sleep, wake and ensure_awake")
     return None
 
 

@@ -155,6 +155,19 @@ class VllmEngine:
         except Exception as error:
             raise ValueError(f"vLLM does not wake from level {level}: {error}") from error
 
+    async def ensure_awake(self) -> None:
+        """Ask the engine whether it is awake, without a request: its weights may be missing.
+
+        Raises:
+            ValueError: It has died, or sleeps.
+        """
+        try:
+            is_asleep = await self._engine.is_sleeping()
+        except Exception as error:
+            raise ValueError(f"vLLM failed: {error}") from error
+        if is_asleep:
+            raise ValueError("vLLM sleeps, and was not to")
+
     def stop(self) -> None:
         """End the engine's process and free the GPU."""
         if self._engine is not None:

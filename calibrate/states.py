@@ -48,6 +48,10 @@ class StatesEngine(Protocol):
         """Come back from that level, weights and all."""
         ...
 
+    async def ensure_awake(self) -> None:
+        """Refuse if it sleeps; it may have no weights."""
+        ...
+
     async def stop(self) -> None:
         """Shut down and return when the process has gone."""
         ...
@@ -82,7 +86,7 @@ class StatesPlan:
 
     Attributes:
         rounds: How many whole rounds there are in the end.
-        stop_after_s: Begin no round that may end later than this, None to run to the end.
+        stop_after_s: Begin no round that ends later if it takes as long as the last, None to run to the end.
     """
 
     rounds: int = 3
@@ -119,16 +123,16 @@ async def _measure(
     readings = read_readings(path)
     _agree("GPU", tools.gpu, {"name": table.gpu, "power_limit_w": table.power_limit_w, "gpus": table.gpus})
     path.parent.mkdir(parents=True, exist_ok=True)
-    session, longest_s = len(readings.sessions), 0.0
+    session, last_s = len(readings.sessions), 0.0
     done = sum(one.is_whole for one in readings.rounds)
     with tools.meter as meter:
         for number in range(done + 1, plan.rounds + 1):
             begun_s = time.monotonic()
-            if longest_s and begun_s + longest_s > end_s:
+            if last_s and begun_s + last_s > end_s:
                 raise Unfinished(f"{number - 1} of {plan.rounds} rounds are done")
             say(f"round {number} of {plan.rounds}: the engine starts")
             one = await _measure_round(path, readings, session, tools, meter, table)
-            longest_s = max(longest_s, time.monotonic() - begun_s)
+            last_s = time.monotonic() - begun_s
             for line in describe(one):
                 say(line)
     return readings.rounds
@@ -148,9 +152,9 @@ async def _measure_round(
 
     try:
         await _play(log, tools.engine, begin)
-        await asyncio.sleep(AFTER_S)
     finally:
         await tools.engine.end()
+        await asyncio.sleep(AFTER_S)  # the counter ticks past the last phase
         one = _collect(log, session, tools.watch, meter)
         if one.phases:
             readings.rounds.append(one)
@@ -180,7 +184,7 @@ class PhaseLog:
 
 
 async def _play(log: PhaseLog, engine: StatesEngine, begin: Callable[[], Awaitable[None]]) -> None:
-    """Lead an engine through all states; a sleep that fails is noted, and it goes on if it still answers."""
+    """Lead an engine through all states; a sleep that fails is noted, and others go on if it is awake."""
     await asyncio.sleep(LEAD_S)
     await log.note("off", "leave", begin, engine.answer)
     await log.hold("idle")
@@ -199,7 +203,7 @@ async def _play_sleep(log: PhaseLog, engine: StatesEngine, level: int) -> None:
         await log.note(state, "leave", lambda: engine.wake(level), engine.answer)
     except ValueError as error:
         log.failures[state] = str(error)
-        await engine.answer()
+        await engine.ensure_awake()
 
 
 def _collect(log: PhaseLog, session: int, watch: Watch, meter: Samples) -> Round:

@@ -70,6 +70,11 @@ class AsyncLLM:
             raise ValueError("Sleep mode is not enabled.")
         self.told.append(("sleep", level))
 
+    async def is_sleeping(self) -> bool:
+        if self.told and self.told[-1][0] == "died":
+            raise EngineDeadError("EngineCore encountered an issue")
+        return bool(self.told) and self.told[-1][0] == "sleep"
+
     async def wake_up(self, tags: list[str] | None = None) -> None:
         self.told.append(("wake_up", tags))
 

@@ -37,6 +37,9 @@ class SleepyLLM(fake_vllm.AsyncLLM):
             time.sleep(60)
         self.act(f"sleep {level}", ASLEEP_W[level])
 
+    async def is_sleeping(self) -> bool:
+        return False
+
     async def wake_up(self, tags: list[str] | None = None) -> None:
         if tags is None:
             self.act("wake 1", ON_W)

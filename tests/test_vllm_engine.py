@@ -155,6 +155,17 @@ def test_weights_that_cannot_be_loaded_again_are_told_and_the_memory_is_there(
     assert inner(engine).told[-1] == ("wake_up", ["kv_cache"])
 
 
+def test_an_engine_that_sleeps_or_has_died_is_not_awake(model: Path) -> None:
+    engine = started(model, enable_sleep_mode=True)
+    asyncio.run(engine.ensure_awake())
+    asyncio.run(engine.sleep(1))
+    with pytest.raises(ValueError, match="vLLM sleeps, and was not to"):
+        asyncio.run(engine.ensure_awake())
+    inner(engine).told.append(("died", None))
+    with pytest.raises(ValueError, match="vLLM failed: EngineCore encountered an issue"):
+        asyncio.run(engine.ensure_awake())
+
+
 def test_an_engine_without_sleep_mode_does_not_sleep(model: Path) -> None:
     with pytest.raises(ValueError, match="vLLM does not go to sleep: Sleep mode is not enabled"):
         sleep_and_wake(started(model), 1)
