@@ -136,10 +136,14 @@ def _close_input(process: asyncio.subprocess.Process) -> None:
         process.stdin.close()
 
 
-async def serve(engine: VllmEngine, commands: IO[str], answers: IO[str]) -> None:
-    """Do what each line of `commands` says until they end, then stop the engine."""
+async def serve(engine: VllmEngine, answers: IO[str]) -> None:
+    """Do what each line of standard input says until that closes, then stop the engine."""
+    commands = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    # No thread reads: vLLM may fork this process.
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
     try:
-        while line := await asyncio.to_thread(commands.readline):
+        async for line in commands:
             told, failure = None, None
             try:
                 told = await _obey(engine, *json.loads(line))
@@ -179,4 +183,4 @@ if __name__ == "__main__":
     model, options, step_log = sys.argv[1:]
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever else is printed is talk
-    asyncio.run(serve(VllmEngine(model, json.loads(options), Path(step_log)), sys.stdin, answers))
+    asyncio.run(serve(VllmEngine(model, json.loads(options), Path(step_log)), answers))
