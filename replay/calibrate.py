@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from replay.output import output_options, say, tell
+
 if TYPE_CHECKING:
     from backends.gpu_watch import GpuWatch
     from backends.rig import Watch
@@ -58,6 +60,7 @@ def parse_engine_options(pairs: tuple[str, ...]) -> dict[str, Any]:
 @click.option("--stop-after", type=float, metavar="SECONDS", help="End cleanly then; run again to go on.")
 @click.option("--measure-only", is_flag=True, help="Fit nothing; do that later with --fit-only.")
 @click.option("--fit-only", is_flag=True, help="Measure nothing; fit the points that are in --out.")
+@output_options
 def cli(
     model: str | None,
     out: Path | None,
@@ -93,8 +96,8 @@ def cli(
 
         name, options = table or str(out), parse_engine_options(engine)
         if model is not None and not fit_only:
-            measure_into(name, out, model, options, gpus, StatesPlan(plan["repeats"], stop_after), _say)
-        write_states(name, out, _say)
+            measure_into(name, out, model, options, gpus, StatesPlan(plan["repeats"], stop_after), say)
+        _tell(write_states(name, out, say), is_fitted=True)
         return
     if table is not None:
         raise click.UsageError("--table names the table of --states; give both, or --out alone")
@@ -110,10 +113,10 @@ def cli(
         from calibrate.measure import Plan
 
         loads = Plan(grid=grid or ("card" if adapt else "standard"), stop_after_s=stop_after, **plan)
-        if not _is_measured(model, out, parse_engine_options(engine), gpus, loads):
-            return
+        measure_only |= not _is_measured(model, out, parse_engine_options(engine), gpus, loads)
     if not measure_only:
         fit_table(out, adapt)
+    _tell(out, is_fitted=not measure_only)
 
 
 def _refuse_grid_options() -> None:
@@ -141,14 +144,14 @@ def _is_measured(model: str, out: Path, options: dict[str, Any], gpus: tuple[int
     with TemporaryDirectory(prefix="replay-calibrate-") as scratch:
         tools = _instruments(model, options, gpus, Path(scratch))
         try:
-            points = measure(out, plan, tools, _say)
+            points = measure(out, plan, tools, say)
         except Unfinished as unfinished:
-            _say(f"{unfinished}; give the same command again to go on")
+            say(f"{unfinished}; give the same command again to go on")
             return False
         except KeyboardInterrupt:
-            _say(f"interrupted; what was measured is in {out}: give the same command again to go on")
+            say(f"interrupted; what was measured is in {out}: give the same command again to go on")
             raise
-    _say(f"all {len(points)} points are measured")
+    say(f"all {len(points)} points are measured")
     return True
 
 
@@ -180,19 +183,19 @@ def fit_table(out: Path, adapted: str | None = None) -> None:
     base = load_table(adapted) if adapted else None
     if base is not None:
         facts = {"bare_idle_w": base.bare_idle_w, **facts}  # unknown where the engine was there before
-    fitted = adapt(points, facts, base, _say) if base else fit(points, facts, _say)
+    fitted = adapt(points, facts, base, say) if base else fit(points, facts, say)
     table = make_table(out.resolve().name, fitted, facts, points_file, base.name if base else None)
-    save_table(_with_states(table, base or _table_before(out)), out)
+    save_table(_with_states(table, base or _table_in(out)), out)
     write_residuals(fitted.residuals, out / "residuals.parquet")
     for kind, errors in table.meta["errors"].items():
-        _say(
+        say(
             f"{kind:8} {errors['windows']:4} windows: seconds {100 * errors['seconds_rms']:.2f} % rms, "
             f"joules {100 * errors['joules_rms']:.2f} % rms"
         )
-    _say(f"the table is {out / 'table.json'}; use it with --table {out}")
+    say(f"the table is {out / 'table.json'}; use it with --table {out}")
 
 
-def _table_before(out: Path) -> "CostTable | None":
+def _table_in(out: Path) -> "CostTable | None":
     from sim.table_files import load_table
 
     return load_table(str(out)) if (out / "table.json").exists() else None
@@ -208,8 +211,18 @@ def _with_states(table: "CostTable", before: "CostTable | None") -> "CostTable":
     return replace(table, states=before.states, meta={**table.meta, **notes})
 
 
-def _say(text: str) -> None:
-    click.echo(text, err=True)
+def _tell(folder: Path, *, is_fitted: bool) -> None:
+    """Tell of the table that is, or will be, in a folder."""
+    from dataclasses import asdict
+
+    table = _table_in(folder) if is_fitted else None
+    states = {} if table is None else table.states
+    values = {
+        "table": None if table is None else table.name,
+        "errors": None if table is None else table.meta.get("errors"),
+        "states": {name: asdict(state) for name, state in states.items()},
+    }
+    tell(lambda: values, list, folder)
 
 
 def _instruments(model: str, options: dict[str, Any], gpus: tuple[int, ...], scratch: Path) -> "Instruments":

@@ -57,8 +57,8 @@ def measure_into(
             raise
 
 
-def write_states(name: str, out: Path | None, say: Callable[[str], None]) -> None:
-    """Write a table with the power states that its readings tell, and say them.
+def write_states(name: str, out: Path | None, say: Callable[[str], None]) -> Path:
+    """Write a table with the power states that its readings tell, say them, and return the table's folder.
 
     Raises:
         ValueError: There is no such table, or there are no readings.
@@ -78,6 +78,7 @@ def write_states(name: str, out: Path | None, say: Callable[[str], None]) -> Non
     for failure in notes["failures"]:
         say(f"not measured: {failure}")
     say(f"the table with its states, idle at {table.coefficients.idle_w:.1f} W, is in {folder}")
+    return folder
 
 
 def _folder(name: str, out: Path | None) -> Path:

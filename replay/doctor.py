@@ -1,18 +1,21 @@
 """`replay doctor`: what this machine can do for a live replay."""
 
-import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
 
+from replay.output import output_options, tell
+
 if TYPE_CHECKING:
     from backends.machine import Finding
+    from replay.screen import View
 
 
 @click.command(short_help="What this machine can do for a live replay.")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead.")
-def cli(as_json: bool) -> None:
+@output_options
+def cli() -> None:
     """Look at what a live replay needs: GPUs and their meters, vLLM, libraries, meters of the host.
 
     Each line is ok, missing or a warning, with what to do. Reads only; nothing is changed. The exit code is 0
@@ -21,14 +24,15 @@ def cli(as_json: bool) -> None:
     from backends.machine import examine
 
     findings = list(examine())
-    if as_json:
-        click.echo(json.dumps([asdict(finding) for finding in findings]))
-        return
-    width = max(len(finding.subject) for finding in findings)
+    tell(lambda: {"findings": [asdict(finding) for finding in findings]}, lambda: _view(findings))
+
+
+def _view(findings: "Sequence[Finding]") -> "View":
+    from replay.screen import bad, table
+
+    rows = []
     for finding in findings:
-        click.echo(_line(finding, width))
-
-
-def _line(finding: "Finding", width: int) -> str:
-    advice = "" if finding.advice is None else f" -> {finding.advice}"
-    return f"{finding.state:<8} {finding.subject:<{width}}  {finding.finding}{advice}"
+        advice = "" if finding.advice is None else f" -> {finding.advice}"
+        state = finding.state if finding.state == "ok" else bad(finding.state)
+        rows.append((state, finding.subject, finding.finding + advice))
+    return [table(rows, "lll")]

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from replay.output import ensure_no_json, output_options, tell, warn
+
 if TYPE_CHECKING:
     from traces.record import Run
 
@@ -22,6 +24,7 @@ FORMAT_HELP = "vLLM's benchmark JSON, Prometheus' text, or OpenTelemetry's OTLP 
 )
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="[default: standard output]")
 @click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
+@output_options
 def cli(run: Path, form: str, out: Path | None, overwrite: bool) -> None:
     """Write the run in the folder RUN, simulated or measured, as other tools read it.
 
@@ -30,17 +33,20 @@ def cli(run: Path, form: str, out: Path | None, overwrite: bool) -> None:
     from traces.record_files import read_run
     from traces.whole_files import ensure_free, whole_file
 
-    if out is not None:
+    if out is None:
+        ensure_no_json("without --out the export itself goes to standard output")
+    else:
         ensure_free(out, overwrite=overwrite)
     record = read_run(run)
     text = {"vllm-bench": _vllm_bench, "prometheus": _prometheus, "otel": _otel}[form](record)
     for reason in record.meta.invalid_reasons:
-        click.echo(f"warning: the run is not valid: {reason}", err=True)
+        warn(f"the run is not valid: {reason}")
     if out is None:
         click.echo(text, nl=False)
         return
     with whole_file(out, overwrite=overwrite) as part:
         part.write_text(text, encoding="utf-8")
+    tell(lambda: {"run": run, "format": form}, list, out)
 
 
 def _vllm_bench(run: "Run") -> str:

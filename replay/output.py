@@ -32,7 +32,7 @@ def tell(
 
     Args:
         values: Makes the JSON object; what is no finite number becomes null.
-        view: Makes what a person reads.
+        view: Makes what a person reads, nothing if the files are all there is.
         out: What was written: `out` of the JSON object, and all there is under --quiet.
     """
     if _is_asked("json"):
@@ -41,7 +41,8 @@ def tell(
     elif not is_quiet():
         from replay.screen import shown
 
-        click.echo(shown(view()), color=True)
+        if lines := view():
+            click.echo(shown(lines), color=True)
     elif out is not None:
         click.echo(out)
 
@@ -55,6 +56,16 @@ def say(text: str) -> None:
 def warn(text: str) -> None:
     """Say something on standard error that must be known."""
     click.echo(f"warning: {text}", err=True)
+
+
+def ensure_no_json(reason: str) -> None:
+    """Refuse --json.
+
+    Raises:
+        UsageError: It was given.
+    """
+    if _is_asked("json"):
+        raise click.UsageError(f"--json prints what came of it, but {reason}; give one of them")
 
 
 def is_quiet() -> bool:

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from replay.output import output_options, tell
+
 SLO_HELP = "Limit to draw and judge, in seconds: ttft=2, or of a percentile: tpot_p99=0.05; repeatable."
 
 
@@ -14,12 +16,14 @@ SLO_HELP = "Limit to draw and judge, in seconds: ttft=2, or of a percentile: tpo
 )
 @click.option("--slo", "slos", multiple=True, metavar="LATENCY=S", help=SLO_HELP)
 @click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
+@output_options
 def cli(folders: tuple[Path, ...], out: Path, slos: tuple[str, ...], overwrite: bool) -> None:
     """Draw runs side by side, and sweeps, given as folders, into one file of HTML that needs no network.
 
     The first run is what the others are compared with. docs/report.md tells what the page shows.
     """
     from replay.report_page import page_of
+    from replay.screen import unfolded
     from sim.report_runs import read_reported
     from sim.report_sweep import SWEEP_FILE, read_sweep
     from sim.slo import parse_slos
@@ -33,4 +37,5 @@ def cli(folders: tuple[Path, ...], out: Path, slos: tuple[str, ...], overwrite: 
     page = page_of(runs, workloads, limits)
     with whole_file(out, overwrite=overwrite) as part:
         part.write_text(page, encoding="utf-8")
-    click.echo(f"{out}: {len(page.encode()) / 1e6:.1f} MB")
+    size_bytes = len(page.encode())
+    tell(lambda: {"bytes": size_bytes}, lambda: [unfolded(f"{out}: {size_bytes / 1e6:.1f} MB")], out)

@@ -8,6 +8,7 @@ from io import StringIO
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.measure import Measurement
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -55,6 +56,16 @@ def bad(text: str) -> Text:
 def faint(text: str) -> Text:
     """Return what may be overlooked."""
     return Text(text, style="dim")
+
+
+def indented(text: str) -> Padding:
+    """Return a line that belongs to one above it."""
+    return Padding(text, (0, 0, 0, GAP), expand=False)
+
+
+def unfolded(text: str) -> Text:
+    """Return what has to stay on one line to be of use, such as a path."""
+    return Text(text, no_wrap=True, overflow="ignore")
 
 
 def table(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from replay.errors import ReplayGroup
+from replay.output import output_options, say, tell
 
 if TYPE_CHECKING:
     from traces.trace import Trace
@@ -20,16 +21,15 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("file", type=FILE)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--plot", "picture", type=FILE, metavar="FILE", help="Draw it too: .png, .svg or .pdf.")
 @click.option("--format", "form", metavar="NAME", help="The file's format, where its content does not tell.")
 @click.option("--overwrite", is_flag=True, help="Replace the picture if it exists.")
-def info(file: Path, as_json: bool, picture: Path | None, form: str | None, overwrite: bool) -> None:
+@output_options
+def info(file: Path, picture: Path | None, form: str | None, overwrite: bool) -> None:
     """Print what FILE holds: counts, rates, burstiness, lengths, shared prefixes."""
     from dataclasses import asdict
-    from json import dumps
 
-    from replay.trace_text import info_text
+    from replay.trace_text import info_view
     from traces.info import inspect
     from traces.reading import read_trace
 
@@ -39,9 +39,8 @@ def info(file: Path, as_json: bool, picture: Path | None, form: str | None, over
         from traces.plot import plot
 
         plot(trace, picture, overwrite=overwrite)
-    click.echo(dumps(asdict(found), indent=2) if as_json else info_text(found))
-    if picture is not None:
-        click.echo(f"drawn into {picture}", err=True)
+        say(f"drawn into {picture}")
+    tell(lambda: asdict(found), lambda: info_view(found), picture)
 
 
 @cli.command()
@@ -56,6 +55,7 @@ def info(file: Path, as_json: bool, picture: Path | None, form: str | None, over
 @click.option("--limit", type=int, help="Keep at most this many requests.")
 @click.option("--stretch", type=float, default=1.0, show_default=True, help="Factor on arrival times.")
 @click.option("--overwrite", is_flag=True, help="Replace OUT.parquet if it exists.")
+@output_options
 def convert(source: Path, target: Path, overwrite: bool, **options: Any) -> None:
     """Write IN, of any known format, as the project's Parquet."""
     from traces.parquet import write_trace
@@ -65,7 +65,9 @@ def convert(source: Path, target: Path, overwrite: bool, **options: Any) -> None
 
     ensure_free(target, overwrite=overwrite)
     reading = {name: options.pop(name) for name in ("form", "spread_s", "seed", "leave_out_zero")}
-    _say(_write(select(read_trace(source, **reading), **options), target, overwrite, write_trace))
+    trace = select(read_trace(source, **reading), **options)
+    write_trace(trace, target, overwrite=overwrite)
+    _tell(trace, target)
 
 
 @cli.command()
@@ -73,6 +75,7 @@ def convert(source: Path, target: Path, overwrite: bool, **options: Any) -> None
 @click.option("--from", "from_file", type=FILE, metavar="FILE", help="Take this file; no network is needed.")
 @click.option("--sha256", metavar="HEX", help="Hash of the file, where no published one is known.")
 @click.option("--cache", type=FILE, metavar="FOLDER", help="Keep it here and not in the user's cache.")
+@output_options
 def fetch(name: str | None, from_file: Path | None, sha256: str | None, cache: Path | None) -> None:
     """Fetch the public trace NAME and print where it lies; without NAME, list them."""
     from traces.fetch import cache_folder
@@ -80,19 +83,23 @@ def fetch(name: str | None, from_file: Path | None, sha256: str | None, cache: P
     from traces.public import PUBLIC_TRACES, public_trace
 
     if name is None:
-        from replay.trace_text import public_text
+        from dataclasses import asdict
 
-        click.echo(public_text(PUBLIC_TRACES))
+        from replay.trace_text import public_view
+
+        tell(lambda: {"traces": [asdict(each) for each in PUBLIC_TRACES]}, lambda: public_view(PUBLIC_TRACES))
         return
     from replay.late_bar import LateBar
+    from replay.screen import unfolded
 
     trace = public_trace(name)
     with LateBar(None, trace.name, patience_s=0) as bar:
         path = fetch_trace(
             trace, cache or cache_folder(), sha256=sha256, from_file=from_file, progress=bar.reach
         )
-    click.echo(f"{trace.title}; licence {trace.licence}, cite its authors", err=True)
-    click.echo(path)
+    say(f"{trace.title}; licence {trace.licence}, cite its authors")
+    about = {"name": trace.name, "title": trace.title, "licence": trace.licence}
+    tell(lambda: about, lambda: [unfolded(str(path))], path)
 
 
 @cli.command()
@@ -106,6 +113,7 @@ def fetch(name: str | None, from_file: Path | None, sha256: str | None, cache: P
 )
 @click.option("--format", "form", metavar="NAME", help="The file's format, where its content does not tell.")
 @click.option("--overwrite", is_flag=True, help="Replace STATISTICS.json if it exists.")
+@output_options
 def describe(
     file: Path, target: Path, name: str | None, arrivals: str, form: str | None, overwrite: bool
 ) -> None:
@@ -118,7 +126,8 @@ def describe(
     ensure_free(target, overwrite=overwrite)
     shape = describe_trace(read_trace(file, form=form), name=name, arrivals=arrivals)
     write_shape(shape, target, overwrite=overwrite)
-    click.echo(f"statistics of {shape.name} ({shape.arrivals.model} arrivals) are in {target}", err=True)
+    say(f"statistics of {shape.name} ({shape.arrivals.model} arrivals) are in {target}")
+    tell(lambda: {"name": shape.name, "arrivals": shape.arrivals.model}, list, target)
 
 
 @cli.command()
@@ -131,6 +140,7 @@ def describe(
     "--duration", "duration_s", type=float, metavar="SECONDS", help="As long as the original by default."
 )
 @click.option("--overwrite", is_flag=True, help="Replace OUT.parquet if it exists.")
+@output_options
 def synthesize(statistics: str, target: Path, seed: int, duration_s: float | None, overwrite: bool) -> None:
     """Draw a trace from statistics and write it as Parquet."""
     from traces.parquet import write_trace
@@ -140,33 +150,30 @@ def synthesize(statistics: str, target: Path, seed: int, duration_s: float | Non
 
     ensure_free(target, overwrite=overwrite)
     shape, sha256 = read_shape(statistics)
-    _say(_write(draw(shape, sha256, seed=seed, duration_s=duration_s), target, overwrite, write_trace))
+    trace = draw(shape, sha256, seed=seed, duration_s=duration_s)
+    write_trace(trace, target, overwrite=overwrite)
+    _tell(trace, target)
 
 
 @cli.command()
 @click.argument("one", type=FILE)
 @click.argument("other", type=FILE)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def compare(one: Path, other: Path, as_json: bool) -> None:
+@output_options
+def compare(one: Path, other: Path) -> None:
     """Print how alike the traces ONE and OTHER are: distances and ratios, ONE by OTHER."""
     from dataclasses import asdict
-    from json import dumps
 
-    from replay.trace_text import likeness_text
+    from replay.trace_text import likeness_view
     from traces.comparison import compare as compare_traces
     from traces.reading import read_trace
 
     likeness = compare_traces(read_trace(one), read_trace(other))
-    click.echo(dumps(asdict(likeness), indent=2) if as_json else likeness_text(likeness))
+    tell(lambda: asdict(likeness), lambda: likeness_view(likeness))
 
 
-def _write(trace: "Trace", target: Path, overwrite: bool, write: Any) -> tuple["Trace", Path]:
-    write(trace, target, overwrite=overwrite)
-    return trace, target
-
-
-def _say(written: tuple["Trace", Path]) -> None:
-    trace, target = written
-    click.echo(f"{len(trace):,} requests of {trace.name} are in {target}", err=True)
+def _tell(trace: "Trace", target: Path) -> None:
+    """Tell of a trace that was written."""
+    say(f"{len(trace):,} requests of {trace.name} are in {target}")
     for note in trace.notes:
-        click.echo(f"note: {note}", err=True)
+        say(f"note: {note}")
+    tell(lambda: {"name": trace.name, "requests": len(trace), "notes": trace.notes}, list, target)

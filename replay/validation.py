@@ -12,6 +12,7 @@ from sim.compare import Comparison, Row
 VALIDATION_FILE = "validation.json"
 LATENCIES = ("ttft", "tpot", "e2e")
 LEVELS = ("p50", "p90", "p99")
+HEADINGS = ("case", "energy", "95 %", *(latency.upper() for latency in LATENCIES))
 MEANING = "simulated against measured, %; latencies at p50 / p90 / p99; * is beyond the target"
 
 
@@ -41,16 +42,15 @@ def read_validation(folder: Path) -> list[dict[str, Any]]:
         return []
     try:
         entries: list[dict[str, Any]] = json.loads(path.read_text())
-        validation_lines(entries)
+        validation_rows(entries)
     except (ValueError, TypeError, KeyError, StopIteration) as error:
         raise ValueError(f"{path}: not a validation as `replay validate` writes it ({error})") from error
     return entries
 
 
-def validation_lines(entries: Sequence[dict[str, Any]]) -> list[str]:
-    """Return the entries as aligned lines that fit 80 columns, a heading first."""
-    headings = ("case", "energy", "95 %", *(latency.upper() for latency in LATENCIES))
-    return [_aligned(headings), *(_aligned(_cells(entry)) for entry in entries)]
+def validation_rows(entries: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """Return the cells of each entry, those that HEADINGS names."""
+    return [_cells(entry) for entry in entries]
 
 
 def error_percent(entry: dict[str, Any], metric: str) -> float | None:
@@ -87,7 +87,3 @@ def _error(row: Row, digits: int) -> str:
     if row.error_fraction is None:
         return "-"
     return f"{100 * row.error_fraction:+.{digits}f}" + ("*" if row.is_within_target is False else "")
-
-
-def _aligned(cells: Sequence[str]) -> str:
-    return f"{cells[0]:<16}{cells[1]:>7}{cells[2]:>6}" + "".join(f" {cell:>16}" for cell in cells[3:])

@@ -150,7 +150,7 @@ def test_an_interrupted_calibration_keeps_its_points_and_says_so(
 
     tools = standing_in.tools()
     monkeypatch.setattr(command, "_instruments", lambda *_: tools)
-    monkeypatch.setattr(command, "_say", say)
+    monkeypatch.setattr(command, "say", say)
     done = run_calibrate(standing_in)
     assert done.exit_code == 130
     assert isinstance(tools.engine, StandInEngine)

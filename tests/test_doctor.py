@@ -18,7 +18,7 @@ DOCTOR = "import sys; from replay.main import main; main(['doctor', *sys.argv[1:
 def findings(nvml: ScriptedNvml) -> dict[str, Finding]:
     done = nvml.run("-c", DOCTOR, "--json")
     assert done.returncode == 0, done.stderr
-    return {row["subject"]: Finding(**row) for row in json.loads(done.stdout)}
+    return {row["subject"]: Finding(**row) for row in json.loads(done.stdout)["findings"]}
 
 
 def test_a_gpu_that_is_fit_is_ok_in_every_line(nvml: ScriptedNvml) -> None:

@@ -10,10 +10,11 @@ from toy_run import toy_run
 from replay.cases import Case
 from replay.main import main
 from replay.validation import (
+    HEADINGS,
     error_percent,
     margin_percent,
     read_validation,
-    validation_lines,
+    validation_rows,
     write_validation,
 )
 from sim.compare import Comparison, compare
@@ -35,9 +36,8 @@ def test_what_is_written_is_read_and_shown(tmp_path: Path) -> None:
     assert (entry["case"], entry["selection"]["from_s"]) == ("a", 1.0)
     assert error_percent(entry, "total_energy_j") == pytest.approx(0.0)
     assert margin_percent(entry) == pytest.approx(100 / 24)
-    heading, line = validation_lines([entry])
-    assert heading.split() == ["case", "energy", "95", "%", "TTFT", "TPOT", "E2E"]
-    assert line.split() == ["a", "+0.00", "±4.2", *["+0.0/+0.0/+0.0"] * 3]
+    assert HEADINGS == ("case", "energy", "95 %", "TTFT", "TPOT", "E2E")
+    assert validation_rows([entry]) == [("a", "+0.00", "±4.2", *["+0.0/+0.0/+0.0"] * 3)]
 
 
 def test_a_folder_without_one_has_no_entries_and_a_damaged_one_is_one_line(tmp_path: Path) -> None:
