@@ -16,6 +16,7 @@ COMMANDS = {
     "estimate": "replay.estimate:cli",
     "compare": "replay.compare:cli",
     "report": "replay.report:cli",
+    "explore": "replay.explore:cli",
     "export": "replay.export:cli",
     "import": "replay.imports:cli",
     "validate": "replay.validate:cli",

@@ -20,6 +20,7 @@ SHOW_REAL_OUTPUT = ("README.md", "estimate.md", "howto-fleet.md", "howto-policy.
 NEEDS = {
     r"^replay calibrate": "a GPU",
     r"^replay validate": "vLLM",
+    r"^replay explore": "a browser",
     r"--backend (vllm|openai)": "an engine",
     r"--on ray": "a Ray cluster",
     r"^replay compare sim twin$": "a run of the twin",

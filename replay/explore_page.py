@@ -1,0 +1,211 @@
+"""The page as Dash components: controls, tables, and places for the figures."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, get_args, get_origin
+
+from dash import dcc, html
+
+from replay.explore_choice import FLEET, PREDICTIONS, TIMES, Offer
+from replay.report_table import Cell, Line, fact_lines, guard_lines, summary_lines
+from sim.report_figure import color_of
+from sim.report_runs import Reported
+from sim.router_registry import ROUTERS
+from sim.slo import Slo
+
+FEW = (
+    "energy",
+    "per request",
+    *(f"{name} {level}" for name in ("TTFT", "TPOT", "E2E") for level in ("p50", "p99")),
+)
+"""What stands above the figures, by its label in the report."""
+FIGURES = ("split", "time", "phases", "replicas", "latency", "tokens")
+"""Keys of all figures that `sim.report_figures.figures_of` makes."""
+GRAPH: Any = {"displaylogo": False, "modeBarButtons": [["toImage", "zoom2d", "pan2d", "resetScale2d"]]}
+LABELS = {
+    "policy": "policy",
+    "from_s": "window from, s",
+    "to_s": "window to, s",
+    "limit": "first N requests",
+    "stretch": "stretch of arrivals",
+    "replicas": "replicas",
+    "router": "router",
+    "table": "cost table",
+    "length_prediction": "length prediction",
+}
+HINTS = {
+    "from_s": "the start",
+    "to_s": "the end",
+    "limit": "all",
+    "stretch": "0.5 is twice as fast",
+    "router": "round-robin, pack:most=8, ...",
+}
+SUGGESTED = {"router": tuple(ROUTERS), "length_prediction": PREDICTIONS}
+
+
+def layout_of(title: str, sweeps: dict[str, Any], offered: Offer) -> html.Div:
+    """Return the page before anything is filled in.
+
+    Args:
+        title: Its heading.
+        sweeps: Figures of a sweep by key, as the page's script takes them.
+        offered: What may be chosen.
+    """
+    return html.Div(
+        [
+            dcc.Location(id="url", refresh=False),
+            dcc.Store(id="sweeps", data=sweeps),
+            dcc.Store(id="pictures"),
+            dcc.Store(id="scheme"),
+            html.Header([html.H1(title), html.P(id="subtitle", className="subtitle")]),
+            html.Main(
+                [
+                    html.Aside(list(_controls(offered)), id="controls"),
+                    html.Div(
+                        [
+                            *(_place(key) for key in sweeps),
+                            html.P(id="notice", role="status"),
+                            dcc.Loading(html.Div(id="numbers"), delay_show=300),
+                            *(_place(key) for key in FIGURES),
+                            html.Div(id="facts"),
+                        ]
+                    ),
+                ]
+            ),
+        ]
+    )
+
+
+def option_controls(shown: Mapping[str, tuple[Any, str]]) -> list[html.Label]:
+    """Return a control for each option of a policy.
+
+    Args:
+        shown: Type and value by name.
+    """
+    return [
+        _labelled(name, _field({"type": "option", "name": name}, text, _choices(kind)))
+        for name, (kind, text) in shown.items()
+    ]
+
+
+def numbers_of(runs: Sequence[Reported], slos: Sequence[Slo]) -> list[Any]:
+    """Return what is wrong with the runs, and few numbers of each."""
+    alarms = [
+        html.Section(
+            [html.H2(f"{one.name}: NOT VALID"), html.Ul([html.Li(text) for text in one.invalid_reasons])],
+            className="alarm",
+        )
+        for one in runs
+        if one.invalid_reasons
+    ]
+    lines = summary_lines(runs, slos)
+    few = [line for line in lines if line.label in FEW or line.label in {slo.words for slo in slos}]
+    return [*alarms, html.H2("In numbers"), _across(few, runs)]
+
+
+def facts_of(runs: Sequence[Reported], slos: Sequence[Slo]) -> list[Any]:
+    """Return all numbers of the runs, their notes, the guards' verdicts, and how they were made."""
+    notes = [
+        html.P([html.B(one.name), ": " + " ".join(one.run.meta.notes)], className="caption")
+        for one in runs
+        if one.run.meta.notes
+    ]
+    made = html.Details([html.Summary("All facts of run.json"), _table(fact_lines(runs), runs, "facts")])
+    return [
+        html.H2("All numbers"),
+        _table(summary_lines(runs, slos), runs, "numbers"),
+        *notes,
+        html.H2("Guards"),
+        _table(guard_lines(runs), runs, "guards"),
+        html.H2("How the runs were made"),
+        made,
+    ]
+
+
+def control_of(name: str) -> str:
+    """Return the id of the control of one of SHARED."""
+    return f"choose-{name}"
+
+
+def _controls(offered: Offer) -> Iterator[Any]:
+    yield _labelled(LABELS["policy"], _field(control_of("policy"), choices=offered.policies))
+    yield html.Div(id="options")
+    for name in (*TIMES, "limit", "stretch", *FLEET):
+        yield _labelled(
+            LABELS[name], _field(control_of(name), hint=HINTS.get(name), suggested=name in SUGGESTED)
+        )
+    yield _labelled(LABELS["table"], _field(control_of("table"), choices=offered.tables))
+    yield _labelled(LABELS["length_prediction"], _field(control_of("length_prediction"), suggested=True))
+    yield html.Button("Simulate", id="simulate", disabled=True)
+    for name, texts in SUGGESTED.items():
+        options = [html.Option(value=text) for text in texts]
+        yield html.Datalist(options, id=f"{control_of(name)}-suggested")
+    yield html.Details([html.Summary("As a command"), html.Code(id="command")])
+
+
+def _labelled(label: str, field: Any) -> html.Label:
+    return html.Label([html.Span(label), field])
+
+
+def _field(
+    name: str | dict[str, str],
+    text: str | None = None,
+    choices: Sequence[str] = (),
+    *,
+    hint: str | None = None,
+    suggested: bool = False,
+) -> Any:
+    """Return a control whose value is text; what is typed counts when it is left, or at Enter."""
+    if choices:
+        return dcc.Dropdown(id=name, options=list(choices), value=text, clearable=False, searchable=False)
+    known = f"{name}-suggested" if suggested else None
+    return dcc.Input(id=name, type="text", debounce=True, value=text, placeholder=hint, list=known)
+
+
+def _choices(kind: Any) -> tuple[str, ...]:
+    if kind is bool:
+        return ("true", "false")
+    return tuple(map(str, get_args(kind))) if get_origin(kind) is Literal else ()
+
+
+def _place(key: str) -> html.Section:
+    """Return the place of a figure, which the page's script fills in."""
+    graph = dcc.Graph(id=key, config=GRAPH, responsive=True)
+    return html.Section(
+        [html.H2(id=f"{key}-title"), graph, html.P(id=f"{key}-caption", className="caption")],
+        id=f"{key}-place",
+        hidden=True,
+    )
+
+
+def _table(lines: Sequence[Line], runs: Sequence[Reported], name: str) -> html.Div:
+    """Return a table with a row a line and a column a run."""
+    heads: list[Any] = [html.Th(_name(one, number), scope="col") for number, one in enumerate(runs)]
+    rows: list[Any] = [
+        html.Tr(
+            [html.Th(line.label, scope="row"), *map(_cell, line.cells)],
+            className="group" if line.begins_group else "",
+        )
+        for line in lines
+    ]
+    table = html.Table([html.Thead(html.Tr([html.Td(), *heads])), html.Tbody(rows)], className=name)
+    return html.Div(table, className="wide")
+
+
+def _across(lines: Sequence[Line], runs: Sequence[Reported]) -> html.Div:
+    """Return a table with a column a line and a row a run."""
+    heads: list[Any] = [html.Th(line.label, scope="col") for line in lines]
+    rows: list[Any] = [
+        html.Tr([html.Th(_name(one, number), scope="row"), *(_cell(line.cells[number]) for line in lines)])
+        for number, one in enumerate(runs)
+    ]
+    table = html.Table([html.Thead(html.Tr([html.Td(), *heads])), html.Tbody(rows)], className="few")
+    return html.Div(table, className="wide")
+
+
+def _name(one: Reported, number: int) -> list[Any]:
+    return [html.Span(className="swatch", style={"background": color_of(number)}), one.name]
+
+
+def _cell(cell: Cell) -> Any:
+    note: list[Any] = [" ", html.Small(cell.note)] if cell.note else []
+    return html.Td([cell.text, *note], className=cell.mark)
