@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from replay.errors import ensure_valid
+from replay.output import output_options, say, tell
 from replay.replay_options import (
     announce_compilation,
     engine_options,
@@ -31,7 +33,7 @@ BATCH_HELP = "Requests of a batch in the binned estimates.  [default: as many as
 @click.option("--batch", type=click.IntRange(min=1), metavar="B", help=BATCH_HELP)
 @selection_options
 @click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Seed of what is drawn.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@output_options
 def cli(
     trace: Path,
     policy: str,
@@ -40,7 +42,6 @@ def cli(
     engine: tuple[str, ...],
     batch: int | None,
     seed: int,
-    as_json: bool,
     **selection: Any,
 ) -> None:
     """Estimate the energy of TRACE in the usual quick ways, and simulate it to tell how far these are off.
@@ -48,7 +49,7 @@ def cli(
     docs/estimate.md defines the estimates: by bins of lengths, by FLOPs and by utilisation. No record is
     kept.
     """
-    from replay.estimate_text import estimates_json, estimates_text
+    from replay.estimate_text import estimates_values, estimates_view
     from sim.registry import make_policy
     from sim.settings import split_pair
     from sim.simulate import simulate
@@ -63,8 +64,9 @@ def cli(
     run = simulate(requests, chosen, options, costs, seed=seed)
     estimates = [*_binned(requests, options, costs, batch), *_flops(requests, costs), *_utilisation(run)]
     for note in run.meta.notes:
-        click.echo(f"note: {note}", err=True)
-    click.echo(estimates_json(run, estimates) if as_json else estimates_text(run, policy, estimates))
+        say(f"note: {note}")
+    tell(lambda: estimates_values(run, estimates), lambda: estimates_view(run, policy, estimates))
+    ensure_valid(run.meta.invalid_reasons)
 
 
 def _binned(
@@ -94,7 +96,7 @@ def _flops(trace: "Trace", table: "CostTable") -> list["Estimate"]:
         peak = peak_of(table.gpu, number_format)
         flops = trace_flops(trace, shape_from_config(_model_config(table)))
     except ValueError as error:
-        click.echo(f"note: no estimate by FLOPs: {error}", err=True)
+        say(f"note: no estimate by FLOPs: {error}")
         return []
     return [
         Estimate(

@@ -1,15 +1,12 @@
 """Estimates beside a replay, as a person reads them, and as JSON."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from textwrap import wrap
+from typing import Any
 
 from replay.printing import MISSING, quantity
+from replay.screen import View, bad, heading, table
 from traces.record import Run
-
-WIDTH = 80
-INDENT = " " * 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +26,10 @@ class Estimate:
     how: str
 
 
-def estimates_json(run: Run, estimates: Sequence[Estimate]) -> str:
-    """Return one JSON object: the replay's energy, and each estimate with its ratio to that."""
+def estimates_values(run: Run, estimates: Sequence[Estimate]) -> dict[str, Any]:
+    """Return the replay's energy, and each estimate with its ratio to that."""
     total_j = run.total_energy_j
-    values = {
+    return {
         "table": run.meta.table,
         "energy_source": run.meta.energy_source,
         "energy_valid": run.meta.energy_valid,
@@ -42,31 +39,26 @@ def estimates_json(run: Run, estimates: Sequence[Estimate]) -> str:
             for one in estimates
         },
     }
-    return json.dumps(values, allow_nan=False)
 
 
-def estimates_text(run: Run, policy: str, estimates: Sequence[Estimate]) -> str:
-    """Return a table, and below it the numbers behind each estimate in lines of at most 80 columns."""
+def estimates_view(run: Run, policy: str, estimates: Sequence[Estimate]) -> View:
+    """Return a table, and below it the numbers behind each estimate."""
     total_j = run.total_energy_j
     source = " (assumed, not measured)" if run.meta.energy_source == "assumed" else ""
-    rows = [(f"replay, {policy}", total_j), *((one.title, one.energy_j) for one in estimates)]
-    width = max(len(title) for title, _ in rows)
-    lines = [
-        *wrap(
-            f"{run.meta.trace_name}: {run.meta.requests:,} requests, table {run.meta.table}{source}", WIDTH
-        ),
-        *wrap("; ".join(f"not valid: {reason}" for reason in run.meta.invalid_reasons), WIDTH),
+    energies = [(f"replay, {policy}", total_j), *((one.title, one.energy_j) for one in estimates)]
+    width = max(len(title) for title, _ in energies)
+    rows = []
+    for title, energy_j in energies:
+        to_replay = _to(energy_j, total_j)
+        rows.append((title, quantity(energy_j, "J"), MISSING if to_replay is None else f"{to_replay:.3f}"))
+    return [
+        heading(f"{run.meta.trace_name}: {run.meta.requests:,} requests, table {run.meta.table}{source}"),
+        *(bad(f"not valid: {reason}") for reason in run.meta.invalid_reasons),
         "",
-        f"{'':<{width}} {'energy':>10} {'to the replay':>15}",
+        table(rows, "lrr", heads=("", "energy", "to the replay")),
+        "",
+        table([(one.title, one.how) for one in estimates], "ll", widths=(width,)),
     ]
-    for title, energy_j in rows:
-        share = _to(energy_j, total_j)
-        text = MISSING if share is None else f"{share:.3f}"
-        lines.append(f"{title:<{width}} {quantity(energy_j, 'J'):>10} {text:>15}")
-    lines.append("")
-    for one in estimates:
-        lines += wrap(f"{one.title}: {one.how}", WIDTH, subsequent_indent=INDENT)
-    return "\n".join(lines)
 
 
 def _to(energy_j: float | None, total_j: float | None) -> float | None:

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from terminal import PLAIN_TERMINAL
 from toy_run import toy_run
 from toy_table import TOY_TABLE, toy_table
 from toy_trace import toy_trace
@@ -182,7 +183,8 @@ def test_options_act_on_the_replay_and_on_the_batches() -> None:
 
 
 def test_the_text_fits_80_columns_and_says_that_a_table_is_assumed() -> None:
-    result = invoke("toy.parquet", "--table", "known")
+    arguments = ["estimate", "toy.parquet", "--table", "known"]
+    result = CliRunner().invoke(main, arguments, env=PLAIN_TERMINAL)
     assert result.exit_code == 0, result.output
     assert max(len(line) for line in result.stdout.splitlines()) <= 80
     assert "table toy (assumed, not measured)" in result.stdout
