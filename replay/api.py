@@ -1,6 +1,6 @@
 """The work of the command, for notebooks: pandas DataFrames in and out; what is refused is a ValueError."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -16,11 +16,16 @@ import traces.reading
 import traces.record_files
 from replay.errors import one_line
 from sim.arrivals import ensure_predicted
+from sim.fleet_file import read_fleet
+from sim.footprint import Rates, read_rates, with_footprint
 from sim.length_prediction import predict_lengths
 from sim.metrics import latency_s
 from sim.options import FleetOptions, from_strings, options_among
 from sim.policy import Policy
+from sim.pools import Pools
 from sim.registry import make_policy
+from sim.serving import Setup
+from sim.slo import Slo, parse_limits
 from sim.table_files import DEFAULT, load_table
 from traces.frame import from_frame, to_frame
 from traces.record import STATUS_NAMES, Run
@@ -28,6 +33,8 @@ from traces.selection import select
 from traces.trace import Trace
 
 Options = Mapping[str, Any]
+Rate = float | str | Path | None
+"""So much a kWh: a number, or a file of numbers over time."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,14 +43,16 @@ class Result:
 
     Attributes:
         run: What the record holds.
+        limits: Of each request, for the summary's attainment and goodput.
     """
 
     run: Run
+    limits: tuple[Slo, ...] = ()
 
     @property
     def summary(self) -> "pd.Series[Any]":
         """The numbers that `replay` prints, by their names in its JSON; None where there is none."""
-        values = asdict(sim.summary.summarize(self.run))
+        values = asdict(sim.summary.summarize(self.run, self.limits))
         return pd.Series(values, name=self.run.meta.run_id, dtype=object)
 
     @property
@@ -93,14 +102,19 @@ def read_trace(
     return to_frame(select(trace, from_s=from_s, to_s=to_s, limit=limit, stretch=stretch))
 
 
-def read_run(folder: str | Path) -> Result:
+def read_run(folder: str | Path, *, slos: Sequence[str] = ()) -> Result:
     """Return the run whose record lies in `folder`.
 
+    Args:
+        folder: The record.
+        slos: Limits of each request in seconds, for the summary's attainment and goodput: ["ttft=2"].
+
     Raises:
-        ValueError: It is no record, or damaged.
+        ValueError: It is no record, or damaged, or a limit is refused.
     """
+    limits = parse_limits(slos)
     with _in_one_line():
-        return Result(traces.record_files.read_run(Path(folder)))
+        return Result(traces.record_files.read_run(Path(folder)), limits)
 
 
 def simulate(
@@ -108,12 +122,19 @@ def simulate(
     policy: str | Policy = "immediate",
     *,
     options: Options | None = None,
-    table: str = DEFAULT,
+    table: str | None = None,
     engine: Options | None = None,
     replicas: int = 1,
     router: str = "round-robin",
+    scaling: str = "fixed",
+    fleet: str | Path | None = None,
     length_prediction: str = "none",
     seed: int = 0,
+    grid_intensity: Rate = None,
+    price: Rate = None,
+    currency: str | None = None,
+    pue: float | None = None,
+    slos: Sequence[str] = (),
 ) -> Result:
     """Simulate a replay, as `replay TRACE` does.
 
@@ -121,12 +142,19 @@ def simulate(
         trace: Rows as `read_trace` returns them, or a file.
         policy: A name, `FILE.py:CLASS`, or a fresh policy of your own (docs/policies.md).
         options: Of a policy given by name, as `--set`: {"window_s": 5}.
-        table: Name, folder or file of the cost table.
+        table: Name, folder or file of the cost table; None for the default one.
         engine: Engine options by vLLM's names, as `--engine`: {"max_num_seqs": 128}.
         replicas: Equal engines behind the policy.
         router: Which of them a request goes to.
+        scaling: Which of them sleep, and when.
+        fleet: File of pools (docs/fleet.md), in place of table, engine, replicas, router and scaling.
         length_prediction: What the policy is told of output lengths: none, oracle or noisy:cv=F.
         seed: Of everything drawn.
+        grid_intensity: For carbon, as `--grid-intensity`: 350 or "day.csv:period_s=86400".
+        price: Of a kWh, as `--price`.
+        currency: Label of the price.
+        pue: Energy of the whole site per energy of the GPUs, for both.
+        slos: Limits of each request, as of `read_run`.
 
     Raises:
         ValueError: Something of this is refused, or a request cannot be served.
@@ -135,22 +163,17 @@ def simulate(
         raise ValueError(
             f"options are for a policy given by name, got {type(policy).__name__}; set them there"
         )
+    limits = parse_limits(slos)
     with _in_one_line():
-        costs = load_table(table)
+        rates = _rates(grid_intensity, price, currency, pue)
+        setup = _setup(table, engine, FleetOptions(replicas, router, scaling), fleet)
         chosen = make_policy(policy, _texts(options), seed) if isinstance(policy, str) else policy
         requests = predict_lengths(_trace(trace), length_prediction, seed)
     ensure_predicted(requests, chosen)
-    run = sim.simulate.simulate(
-        requests,
-        chosen,
-        from_strings(_texts(engine), options_among(costs.engine)),
-        costs,
-        fleet=FleetOptions(replicas, router),
-        seed=seed,
-    )
+    run = with_footprint(sim.simulate.simulate_fleet(requests, chosen, setup, seed=seed), rates)
     told = {} if length_prediction == "none" else {"length_prediction": length_prediction}
     name = policy if isinstance(policy, str) else run.meta.policy
-    return Result(replace(run, meta=replace(run.meta, policy=name, trace_options=told)))
+    return Result(replace(run, meta=replace(run.meta, policy=name, trace_options=told)), limits)
 
 
 def summarize(*results: Result) -> pd.DataFrame:
@@ -162,7 +185,15 @@ def summarize(*results: Result) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def compare(simulated: Result, *measured: Result, force: bool = False) -> pd.DataFrame:
+def compare(
+    simulated: Result,
+    *measured: Result,
+    force: bool = False,
+    grid_intensity: Rate = None,
+    price: Rate = None,
+    currency: str | None = None,
+    pue: float | None = None,
+) -> pd.DataFrame:
     """Return how far a simulated run is from measured ones, a row a metric (docs/compare.md).
 
     Columns are simulated, measured, error_fraction, noise_fraction and is_within_target, NaN or None where
@@ -172,13 +203,33 @@ def compare(simulated: Result, *measured: Result, force: bool = False) -> pd.Dat
         simulated: A simulated run.
         measured: At least one measured run of the same requests and policy.
         force: Compare runs that broke a guard, too.
+        grid_intensity, price, currency, pue: For carbon and price, as of `simulate`.
 
     Raises:
-        ValueError: The runs do not fit together, or one broke a guard.
+        ValueError: The runs do not fit together, one broke a guard, or a rate is refused.
     """
-    comparison = sim.compare.compare(simulated.run, tuple(result.run for result in measured), force=force)
+    with _in_one_line():
+        rates = _rates(grid_intensity, price, currency, pue)
+    run, *runs = [with_footprint(result.run, rates) for result in (simulated, *measured)]
+    comparison = sim.compare.compare(run, tuple(runs), force=force)
     rows = [{**asdict(row), "is_within_target": row.is_within_target} for row in comparison.rows]
     return pd.DataFrame(rows).set_index("metric")
+
+
+def _setup(
+    table: str | None, engine: Options | None, equal: FleetOptions, fleet: str | Path | None
+) -> Setup | Pools:
+    if fleet is None:
+        costs = load_table(table or DEFAULT)
+        return Setup(from_strings(_texts(engine), options_among(costs.engine)), equal, costs)
+    if (table, engine, equal) != (None, None, FleetOptions()):
+        raise ValueError(f"{fleet} tells table, engine, replicas, router and scaling; leave these out")
+    return read_fleet(Path(fleet))
+
+
+def _rates(grid_intensity: Rate, price: Rate, currency: str | None, pue: float | None) -> Rates:
+    intensity, tariff = (None if rate is None else str(rate) for rate in (grid_intensity, price))
+    return read_rates(intensity, tariff, currency, pue)
 
 
 def _trace(trace: pd.DataFrame | Trace | str | Path) -> Trace:

@@ -1,11 +1,12 @@
 """`replay compare`: a simulated run against measured ones."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from replay.completion import complete_table
+from replay.footprint_options import footprint_options, take_rates
 
 if TYPE_CHECKING:
     from sim.step_cost import Coefficients
@@ -20,6 +21,7 @@ TABLE_HELP = "Split the measured energy by what this cost table says of the step
     "measured", metavar="RUN_MEASURED...", nargs=-1, required=True, type=click.Path(path_type=Path)
 )
 @click.option("--table", metavar="NAME|FILE", shell_complete=complete_table, help=TABLE_HELP)
+@footprint_options
 @click.option("--json", "as_json", is_flag=True, help="Print the comparison as one JSON object.")
 @click.option(
     "--markdown", type=click.Path(path_type=Path), metavar="FILE", help="Write it as Markdown, too."
@@ -36,6 +38,7 @@ def cli(
     plot: Path | None,
     overwrite: bool,
     force: bool,
+    **footprint: Any,
 ) -> None:
     """Compare the simulated run in the folder RUN_SIM with measured runs of the same requests and policy.
 
@@ -45,13 +48,15 @@ def cli(
     from replay.comparison_text import comparison_json, comparison_markdown, comparison_text
     from sim.compare import compare
     from sim.compare_plot import plot_comparison
+    from sim.footprint import with_footprint
     from sim.table_files import load_table
     from traces.record_files import read_run
     from traces.whole_files import whole_file
 
+    rates = take_rates(footprint)
     costs = None if table is None else load_table(table).coefficients
-    run = read_run(simulated)
-    runs = tuple(read_measured(folder, costs) for folder in measured)
+    run = with_footprint(read_run(simulated), rates)
+    runs = tuple(with_footprint(read_measured(folder, costs), rates) for folder in measured)
     comparison = compare(run, runs, force=force)
     if markdown is not None:
         with whole_file(markdown, overwrite=overwrite) as part:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from replay.printing import MISSING, quantity
+from replay.printing import MISSING, money, quantity
 from sim.compare import Comparison, Row
 
 LABELS = {
@@ -14,6 +14,7 @@ LABELS = {
     "idle_energy_j": "  idle",
     "mean_power_w": "mean power",
     "makespan_s": "makespan",
+    "carbon_g": "carbon",
 }
 IN_SHORT = (
     "total_energy_j",
@@ -38,7 +39,7 @@ def comparison_text(comparison: Comparison) -> str:
     lines += [_aligned(_headings(comparison))]
     for row in comparison.rows:
         mark = f"  {BEYOND}" if row.is_within_target is False else ""
-        lines.append(_aligned((_label(row.metric), *_cells(row))) + mark)
+        lines.append(_aligned((_label(row.metric, comparison), *_cells(row))) + mark)
     lines += ["", *_remarks(comparison)]
     return "\n".join(lines)
 
@@ -49,7 +50,7 @@ def comparison_markdown(comparison: Comparison) -> str:
     for row in comparison.rows:
         simulated, measured, error, noise = _cells(row)
         error = f"**{error}**" if row.is_within_target is False else error
-        lines.append(_line((_label(row.metric).strip(), simulated, measured, error, noise)))
+        lines.append(_line((_label(row.metric, comparison).strip(), simulated, measured, error, noise)))
     lines += ["", *(f"- {remark}" for remark in _remarks(comparison))]
     return "\n".join(lines) + "\n"
 
@@ -105,17 +106,25 @@ def _title(comparison: Comparison) -> str:
     )
 
 
-def _label(metric: str) -> str:
+def _label(metric: str, comparison: Comparison) -> str:
     if metric in LABELS:
         return LABELS[metric]
+    if metric == "price":
+        return "price" if comparison.currency is None else f"price, {comparison.currency}"
     latency, level, _ = metric.split("_")
     return f"{latency.upper()} {level}"
 
 
 def _cells(row: Row) -> tuple[str, str, str, str]:
-    unit = row.metric.rsplit("_", 1)[1].upper().replace("S", "s")
-    values = quantity(row.simulated, unit), quantity(row.measured, unit)
+    values = _value(row.metric, row.simulated), _value(row.metric, row.measured)
     return (*values, _percent(row.error_fraction, sign=True), _percent(row.noise_fraction))
+
+
+def _value(metric: str, value: float | None) -> str:
+    if metric == "price":
+        return money(value)
+    suffix = metric.rsplit("_", 1)[1]
+    return quantity(value, {"j": "J", "w": "W"}.get(suffix, suffix))
 
 
 def _percent(fraction: float | None, *, sign: bool = False) -> str:

@@ -31,21 +31,8 @@ def take_rates(options: dict[str, Any]) -> "Rates":
 
     Raises:
         OSError: A file cannot be read.
-        ValueError: A value or a file is refused.
-        click.UsageError: An option lacks the one that it belongs to.
+        ValueError: A value or a file is refused, or lacks the one that it belongs to.
     """
-    intensity, price, currency, pue = (
-        options.pop(name) for name in ("grid_intensity", "price", "currency", "pue")
-    )
-    if currency is not None and price is None:
-        raise click.UsageError("--currency is of a price: give --price, too")
-    if pue is not None and intensity is None and price is None:
-        raise click.UsageError("--pue acts on carbon and price: give --grid-intensity or --price, too")
-    from sim.footprint import INTENSITY, PRICE, Rates, read_rate
+    from sim.footprint import read_rates
 
-    return Rates(
-        intensity=None if intensity is None else read_rate(intensity, INTENSITY),
-        tariff=None if price is None else read_rate(price, PRICE),
-        currency=currency,
-        pue=1.0 if pue is None else pue,
-    )
+    return read_rates(**{name: options.pop(name) for name in ("grid_intensity", "price", "currency", "pue")})

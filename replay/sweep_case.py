@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from replay.completion import complete_router
+from replay.footprint_options import footprint_options, take_rates
 from replay.replay_options import (
     IN_FILE,
     Command,
@@ -34,6 +35,7 @@ def case_options(command: Command) -> Command:
         click.option("--replicas", metavar="N", help=FLEET_HELP),
         click.option("--router", metavar="R", shell_complete=complete_router, help=FLEET_HELP),
         selection_options,
+        footprint_options,
         click.option("--seed", type=int, default=0, show_default=True, metavar="N", help=SEED_HELP),
     )
 
@@ -57,9 +59,12 @@ def common_case(
         table: As given.
         engine: As given; a flag may stand without a value.
         fleet: File of the pools, if it is given.
-        given: The other options of the fleet, the selection and the seed, None where not given.
+        given: The other options of the fleet, the selection, carbon and price, and the seed, None where not
+            given.
 
     Raises:
+        OSError: A file of rates cannot be read.
+        ValueError: A rate is refused.
         click.UsageError: The table is given, though the file of the pools names tables.
     """
     from sim.sweep import Case
@@ -67,6 +72,7 @@ def common_case(
 
     if table is not None and fleet is not None:
         raise click.UsageError(f"--table {IN_FILE}")
+    rates = take_rates(given)
     known = {name: value for name, value in given.items() if value is not None}
     pairs = (pair.partition("=") for pair in engine)
     return Case(
@@ -75,5 +81,6 @@ def common_case(
         fleet={name: known.pop(name) for name in ("replicas", "router") if name in known},
         table=table or DEFAULT,
         fleet_file=fleet,
+        rates=rates,
         **known,
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
-from replay.printing import MISSING, quantity
+from replay.printing import MISSING, money, quantity
 from replay.sweep_run import Failure
 from sim.slo import words_of
 from sim.summary import Summary
@@ -30,6 +30,10 @@ class Column:
 
     title: str
     cell: Callable[[Summary], str]
+
+    def aligned(self, text: str) -> str:
+        """Return the title, or a cell, as wide as the column."""
+        return f"{text:>{max(CELL, len(self.title) + 1)}}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,12 @@ class Sweep:
         ]
         if self.slos.of_requests:
             columns += [Column("attained", _attained), Column("goodput", _goodput)]
+        summaries = [one.result.summary for one in self.rows]
+        if any(summary.carbon_g is not None for summary in summaries):
+            columns.append(Column("carbon", lambda summary: quantity(summary.carbon_g, "g")))
+        if any(summary.price is not None for summary in summaries):
+            currency = next((f", {summary.currency}" for summary in summaries if summary.currency), "")
+            columns.append(Column(f"price{currency}", lambda summary: money(summary.price)))
         return columns
 
 
@@ -124,9 +134,12 @@ def sweep_markdown(sweep: Sweep) -> str:
 
 def _block(workload: str, rows: Sequence[Ranked], sweep: Sweep) -> str:
     shown = rows if len(rows) <= MOST_ROWS else [one for one in rows if one.on_front][:MOST_ROWS]
-    lines = [workload, "   " + "".join(f"{column.title:>{CELL}}" for column in sweep.columns)]
+    lines = [workload, "   " + "".join(column.aligned(column.title) for column in sweep.columns)]
     for one in shown:
-        cells = f"{_mark(one):<3}" + "".join(f"{cell:>{CELL}}" for cell in _cells(one, sweep))
+        aligned = (
+            column.aligned(cell) for column, cell in zip(sweep.columns, _cells(one, sweep), strict=True)
+        )
+        cells = f"{_mark(one):<3}" + "".join(aligned)
         first, *rest = wrap(one.name, max(20, WIDTH - len(cells) - 2), subsequent_indent="  ")
         lines += [f"{cells}  {first}", *(" " * (len(cells) + 2) + line for line in rest)]
     if len(shown) < len(rows):

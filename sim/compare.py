@@ -1,12 +1,13 @@
 """How far a simulated replay is from the measured one: numbers side by side, energy over time, requests."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from sim.metrics import latency_s, quantile
 from sim.summary import Summary, summarize
-from traces.record import Kind, Run
+from traces.record import Footprint, Kind, Run
 from traces.trace import Floats
 
 METRICS = (
@@ -95,12 +96,14 @@ class Comparison:
         trace_name, policy, table, gpu: What was replayed, by which table and on which GPU.
         requests: Requests offered.
         measured_runs: Measured runs.
-        rows: The numbers side by side, in the order of METRICS.
+        rows: The numbers side by side, in the order of METRICS, then what the energy emits and costs, if
+            all runs were asked for the same.
         interval_j: What the simulation says that the total energy lies between, None if it does not.
         curve: The energy over time, None where it is not known.
         latencies: The requests' latencies.
         differences: Engine options that were not the same, as sentences.
         invalid: Why runs are not to be believed; only where they were compared all the same.
+        currency: Of the price, if it is compared.
     """
 
     kind: Kind
@@ -116,6 +119,7 @@ class Comparison:
     latencies: tuple[LatencyErrors, ...]
     differences: tuple[str, ...]
     invalid: tuple[str, ...]
+    currency: str | None = None
 
     @property
     def is_in_interval(self) -> bool | None:
@@ -159,6 +163,7 @@ def compare(simulated: Run, measured: tuple[Run, ...], *, force: bool = False) -
     if invalid and not force:
         raise ValueError(f"a run is not valid: {invalid[0]}; measure again, or compare it with --force")
     summary, summaries = summarize(simulated), [summarize(run) for run in measured]
+    priced = _priced(runs)
     return Comparison(
         kind=measured[0].meta.kind,
         trace_name=simulated.meta.trace_name,
@@ -167,12 +172,13 @@ def compare(simulated: Run, measured: tuple[Run, ...], *, force: bool = False) -
         gpu=measured[0].meta.gpu,
         requests=simulated.meta.requests,
         measured_runs=len(measured),
-        rows=tuple(_row(metric, summary, summaries) for metric in METRICS),
+        rows=tuple(_row(metric, summary, summaries) for metric in (*METRICS, *priced)),
         interval_j=simulated.meta.energy_interval_j,
         curve=_curve(simulated, measured[0]),
         latencies=tuple(_latency_errors(name, simulated, measured) for name in ("ttft", "tpot", "e2e")),
         differences=_differences(simulated, measured[0]),
         invalid=invalid,
+        currency=summary.currency if "price" in priced else None,
     )
 
 
@@ -189,6 +195,19 @@ def _row(metric: str, simulated: Summary, measured: list[Summary]) -> Row:
     error = None if value is None or not mean else (value - mean) / mean
     noise = (max(each) - min(each)) / mean if mean and len(each) > 1 else None
     return Row(metric, value, mean, error, noise)
+
+
+def _priced(runs: tuple[Run, ...]) -> list[str]:
+    """Return which of carbon and price all runs were asked for, at the same rates."""
+    first, *others = [run.meta.footprint for run in runs]
+    if first is None or any(other is None or _rates_of(other) != _rates_of(first) for other in others):
+        return []
+    asked = {"carbon_g": first.grid_intensity, "price": first.tariff}
+    return [metric for metric, origin in asked.items() if origin is not None]
+
+
+def _rates_of(footprint: Footprint) -> tuple[Any, ...]:
+    return footprint.grid_intensity, footprint.tariff, footprint.currency, footprint.pue
 
 
 def _curve(simulated: Run, measured: Run) -> CurveDeviation | None:

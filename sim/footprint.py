@@ -2,14 +2,14 @@
 
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sim.series import Series, read_series
-from traces.record import Footprint, Meta, Power, total_energy_j
+from traces.record import Footprint, Meta, Power, Run, total_energy_j
 
 INTENSITY, PRICE = "g_per_kwh", "price_per_kwh"
 """Columns of a file, and names of a constant."""
@@ -73,6 +73,33 @@ def read_rate(text: str, column: str) -> Rate:
     if not math.isfinite(constant):
         raise ValueError(f"{column} must be finite, got {text}")
     return Rate(Series(np.zeros(1), np.array([constant])), {column: constant})
+
+
+def read_rates(
+    grid_intensity: str | None, price: str | None, currency: str | None, pue: float | None
+) -> Rates:
+    """Return the rates that a user gives, each as `read_rate` takes it, None where not asked for.
+
+    Raises:
+        OSError: A file cannot be read.
+        ValueError: A value or a file is refused, or belongs to another one that is not given.
+    """
+    if currency is not None and price is None:
+        raise ValueError("a currency is of a price: give the price, too")
+    if pue is not None and grid_intensity is None and price is None:
+        raise ValueError("pue acts on carbon and price: give the grid's intensity or a price, too")
+    return Rates(
+        intensity=None if grid_intensity is None else read_rate(grid_intensity, INTENSITY),
+        tariff=None if price is None else read_rate(price, PRICE),
+        currency=currency,
+        pue=1.0 if pue is None else pue,
+    )
+
+
+def with_footprint(run: Run, rates: Rates) -> Run:
+    """Return the run with what its energy emits and costs, as it is if nothing was asked for."""
+    footprint = footprint_of(run.meta, run.power, rates)
+    return run if footprint is None else replace(run, meta=replace(run.meta, footprint=footprint))
 
 
 def footprint_of(meta: Meta, power: Power, rates: Rates) -> Footprint | None:

@@ -64,6 +64,19 @@ def parse_slos(texts: Sequence[str]) -> tuple[Slo, ...]:
     return tuple(_parse(text) for text in texts)
 
 
+def parse_limits(texts: Sequence[str]) -> tuple[Slo, ...]:
+    """Return the limits of each request written as `ttft=2`, in seconds.
+
+    Raises:
+        ValueError: One is written otherwise, or is of a percentile.
+    """
+    slos = parse_slos(texts)
+    for slo in slos:
+        if slo.percentile is not None:
+            raise ValueError(f"{slo.name}: goodput is of limits of each request; give {slo.latency}=SECONDS")
+    return slos
+
+
 def words_of(name: str) -> str:
     """Return a latency or its percentile as a person reads it: `ttft_p99` is `TTFT p99`."""
     latency, _, level = name.partition("_")

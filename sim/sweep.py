@@ -7,6 +7,7 @@ from itertools import product
 from pathlib import Path
 
 from sim.fleet_file import read_fleet
+from sim.footprint import Rates, with_footprint
 from sim.length_prediction import predict_lengths
 from sim.options import ALIASES, EngineOptions, FleetOptions, from_strings, options_among
 from sim.policy import Policy
@@ -43,6 +44,7 @@ class Case:
         length_prediction: What the policy is told of output lengths, see `sim.length_prediction`.
         seed: Of what is drawn.
         limits: Of each request, for the summary's attainment and goodput.
+        rates: For the summary's carbon and price.
     """
 
     trace: Path
@@ -59,6 +61,7 @@ class Case:
     length_prediction: str = "none"
     seed: int = 0
     limits: tuple[Slo, ...] = ()
+    rates: Rates = field(default_factory=Rates)
 
     def make_policy(self) -> Policy:
         """Return a fresh policy.
@@ -176,7 +179,7 @@ def evaluate(case: Case) -> Summary:
     """
     policy, setup = case.make_policy(), case.setup()
     run = simulate_fleet(case.read_trace(), policy, setup, seed=case.seed)
-    return summarize(run, case.limits)
+    return summarize(with_footprint(run, case.rates), case.limits)
 
 
 def _check(axes: Sequence[Axis], policies: Sequence[str]) -> None:

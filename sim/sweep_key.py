@@ -13,6 +13,7 @@ from typing import Any
 import sim
 import traces
 from sim.chain import Chain
+from sim.footprint import Rates
 from sim.policy import Policy
 from sim.pools import Pools
 from sim.registry import options_of
@@ -51,6 +52,7 @@ def inputs_of(case: Case) -> Inputs:
         "code_sha256": _code_sha256(),
         "seed": case.seed,
         **_named("limit", {slo.name: slo.limit_s for slo in case.limits}),
+        **_named("footprint", _rates_inputs(case.rates)),
     }
 
 
@@ -86,6 +88,15 @@ def _fleet_inputs(case: Case) -> Inputs:
         "table": " + ".join(dict.fromkeys(pool.table.name for pool in pools.pools)),
         "fleet_sha256": _joined([json.dumps(pools, sort_keys=True, default=_plain)]),
     }
+
+
+def _rates_inputs(rates: Rates) -> Inputs:
+    asked = {"grid_intensity": rates.intensity, "price": rates.tariff}
+    origins = {what: rate.origin for what, rate in asked.items() if rate is not None}
+    if not origins:
+        return {}
+    flat = {name: value for what, origin in origins.items() for name, value in _named(what, origin).items()}
+    return {**flat, "currency": rates.currency, "pue": rates.pue}
 
 
 def _plain(value: Any) -> Any:

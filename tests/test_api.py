@@ -120,6 +120,7 @@ def test_a_replay_from_python_is_that_of_the_command(table: str, tmp_path: Path)
     assert ended.exit_code == 0, ended.output
     told = json.loads(ended.stdout)
     told.pop("replicas")
+    told.pop("out")
     result = api.simulate(
         api.read_trace(path, limit=12),
         "batch-window",
@@ -131,6 +132,52 @@ def test_a_replay_from_python_is_that_of_the_command(table: str, tmp_path: Path)
     )
     assert {**result.summary, "invalid_reasons": []} == told
     pd.testing.assert_frame_equal(result.requests, api.read_run(tmp_path / "run").requests)
+
+
+def test_a_fleet_from_a_file_is_that_of_the_command(table: str, tmp_path: Path) -> None:
+    fleet, path = tmp_path / "fleet.yaml", tmp_path / "toy.parquet"
+    fleet.write_text(
+        f"pools: [{{name: a, table: {table}}}, {{name: b, table: {table}, count: 2}}]\nrouter: pack\n"
+    )
+    write_trace(toy_trace([0.5 * row for row in range(20)], 100, 10), path)
+    rates: dict[str, Any] = {"grid_intensity": 350, "price": 0.25, "currency": "EUR", "pue": 1.2}
+    arguments = [
+        word for name, value in rates.items() for word in (f"--{name.replace('_', '-')}", str(value))
+    ]
+    words = [str(path), "--fleet", str(fleet), *arguments, "--json", "--out", str(tmp_path / "run")]
+    ended = CliRunner().invoke(main, words, prog_name="replay")
+    assert ended.exit_code == 0, ended.output
+    told = json.loads(ended.stdout)
+    result = api.simulate(path, fleet=fleet, **rates)
+    assert {name: told[name] for name in result.summary.index} == {**result.summary, "invalid_reasons": []}
+    assert result.summary["carbon_g"] > 0
+    others: list[dict[str, Any]] = [
+        {"replicas": 2},
+        {"table": table},
+        {"engine": {}},
+        {"scaling": "reactive"},
+    ]
+    for given in others:
+        with pytest.raises(
+            ValueError, match="tells table, engine, replicas, router and scaling; leave these out"
+        ):
+            api.simulate(path, fleet=fleet, **given)
+
+
+def test_the_summary_tells_the_goodput_of_limits_that_are_given(table: str, tmp_path: Path) -> None:
+    requests = frame(prompt_tokens=[100, 800] * 10)
+    result = api.simulate(requests, table=table)
+    assert result.summary["goodput_rps"] is None
+    limit_s = float(result.requests["e2e_s"].quantile(0.7))
+    result.save(tmp_path / "run")
+    of_record = api.read_run(tmp_path / "run", slos=[f"e2e={limit_s!r}"])
+    for judged in (of_record, api.simulate(requests, table=table, slos=[f"e2e={limit_s!r}"])):
+        attained = (judged.requests["e2e_s"] <= limit_s).mean()
+        assert 0 < attained < 1
+        assert judged.summary["attainment_fraction"] == attained
+        assert judged.summary["goodput_rps"] == pytest.approx(20 * attained / judged.summary["makespan_s"])
+    with pytest.raises(ValueError, match="e2e_p99: goodput is of limits of each request; give e2e=SECONDS"):
+        api.read_run(tmp_path / "run", slos=["e2e_p99=1"])
 
 
 def test_a_file_and_a_prediction_of_lengths_are_recorded(table: str, tmp_path: Path) -> None:
@@ -192,6 +239,12 @@ def test_a_comparison_has_a_row_a_metric() -> None:
     assert rows.loc["ttft_p50_s", "error_fraction"] == 0.0
     with pytest.raises(ValueError, match="the first run must be simulated"):
         api.compare(measured, measured)
+    priced = api.compare(Result(toy_run()), measured, price=0.5, currency="EUR", pue=1.5)
+    assert priced.loc["price", "simulated"] == pytest.approx(2400 / 3.6e6 * 1.5 * 0.5)
+    assert priced.loc["price", "error_fraction"] == pytest.approx(0.2)
+    assert "carbon_g" not in priced.index
+    with pytest.raises(ValueError, match="a currency is of a price: give the price, too"):
+        api.compare(Result(toy_run()), measured, currency="EUR")
 
 
 def test_a_file_that_is_not_there_is_a_value_error_of_one_line(tmp_path: Path) -> None:

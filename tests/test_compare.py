@@ -1,6 +1,8 @@
 """Comparing runs: errors and noise on runs whose numbers were made by hand."""
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from replay.comparison_text import (
 from replay.main import main
 from sim.compare import METRICS, compare
 from sim.metrics import latency_s
-from traces.record import SERVED, EnergySplit, Run
+from traces.record import SERVED, EnergySplit, Footprint, Run
 from traces.record_files import write_run
 
 WHOLE = {
@@ -185,6 +187,35 @@ def test_json_has_every_number(records: list[str]) -> None:
     (total,) = [row for row in numbers["rows"] if row["metric"] == "total_energy_j"]
     assert total["error_fraction"] == pytest.approx((2400 - 2320) / 2320)
     assert {row["metric"] for row in numbers["rows"]} == set(METRICS)
+
+
+def test_carbon_and_price_are_compared_at_the_rates_that_are_given(
+    records: list[str], tmp_path: Path
+) -> None:
+    rates = tmp_path / "day.csv"  # the second half of the measured energy costs twice the first
+    rates.write_text("time_s,price_per_kwh\n0,1\n5,2\n")
+    words = ["compare", *records, "--grid-intensity", "360", "--price", str(rates), "--currency", "EUR"]
+    values = json.loads(CliRunner().invoke(main, [*words, "--json"]).stdout)
+    rows = {row["metric"]: row for row in values["rows"]}
+    for side in ("simulated", "measured"):
+        assert rows["carbon_g"][side] == pytest.approx(360 * rows["total_energy_j"][side] / 3.6e6)
+    assert rows["price"]["measured"] == pytest.approx(1.5 * rows["total_energy_j"]["measured"] / 3.6e6)
+    assert values["currency"] == "EUR"
+    text = CliRunner().invoke(main, words).stdout
+    assert re.search(r"^carbon +\d+\.\d+ mg", text, re.MULTILINE)
+    assert re.search(r"^price, EUR +0\.0010", text, re.MULTILINE)
+    assert "price" not in CliRunner().invoke(main, ["compare", *records]).stdout
+
+
+def test_prices_of_other_rates_are_not_compared() -> None:
+    one, other = (Footprint(None, price, "EUR", 1.0, None, {"price_per_kwh": price}) for price in (0.1, 0.2))
+    runs = [
+        replace(run, meta=replace(run.meta, footprint=footprint))
+        for run, footprint in ((simulated_run(), one), (measured_run(), other), (measured_run(), one))
+    ]
+    assert compare(runs[0], (runs[2],)).row("price").error_fraction == 0.0
+    assert [row.metric for row in compare(runs[0], (runs[1],)).rows] == list(METRICS)
+    assert [row.metric for row in compare(runs[0], (runs[2], measured_run())).rows] == list(METRICS)
 
 
 def test_markdown_and_plot_are_written_and_not_overwritten(records: list[str], tmp_path: Path) -> None:

@@ -214,8 +214,8 @@ def test_the_table_shows_them_and_nothing_of_them_unasked() -> None:
         (("--grid-intensity", "-3"), "g_per_kwh must be >= 0, got -3"),
         (("--grid-intensity", "rates.csv:period_s=day"), "period_s must be a number of seconds, got 'day'"),
         (("--price", "1", "--pue", "0.9"), "pue must be >= 1 and finite, got 0.9"),
-        (("--pue", "1.1"), "--pue acts on carbon and price"),
-        (("--currency", "EUR"), "--currency is of a price"),
+        (("--pue", "1.1"), "pue acts on carbon and price: give the grid's intensity or a price, too"),
+        (("--currency", "EUR"), "a currency is of a price: give the price, too"),
     ],
 )
 def test_what_makes_no_sense_is_one_line_and_leaves_no_record(
