@@ -184,3 +184,4 @@ if __name__ == "__main__":
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever else is printed is talk
     asyncio.run(serve(VllmEngine(model, json.loads(options), Path(step_log)), answers))
+    os._exit(0)  # the interpreter's own end would take vLLM seconds more, the GPU being free
