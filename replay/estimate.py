@@ -8,8 +8,10 @@ import click
 from replay.errors import ensure_valid
 from replay.output import output_options, say, tell
 from replay.replay_options import (
+    IN_FILE,
     announce_compilation,
     engine_options,
+    fleet_option,
     policy_option,
     priced_options,
     read_requests,
@@ -17,11 +19,8 @@ from replay.replay_options import (
 )
 
 if TYPE_CHECKING:
-    from replay.estimate_text import Estimate
-    from sim.options import EngineOptions
-    from sim.table import CostTable
-    from traces.record import Run
-    from traces.trace import Trace
+    from sim.pools import Pools
+    from sim.serving import Setup
 
 BATCH_HELP = "Requests of a batch in the binned estimates.  [default: as many as the engine holds]"
 
@@ -30,6 +29,7 @@ BATCH_HELP = "Requests of a batch in the binned estimates.  [default: as many as
 @click.argument("trace", type=click.Path(path_type=Path))
 @policy_option
 @priced_options
+@fleet_option
 @click.option("--batch", type=click.IntRange(min=1), metavar="B", help=BATCH_HELP)
 @selection_options
 @click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Seed of what is drawn.")
@@ -40,6 +40,7 @@ def cli(
     settings: tuple[str, ...],
     table: str | None,
     engine: tuple[str, ...],
+    fleet: Path | None,
     batch: int | None,
     seed: int,
     **selection: Any,
@@ -50,93 +51,37 @@ def cli(
     kept.
     """
     from replay.estimate_text import estimates_values, estimates_view
+    from replay.estimates import binned, by_flops, by_utilisation, parts_of
+    from sim.pools import Pools
     from sim.registry import make_policy
     from sim.settings import split_pair
-    from sim.simulate import simulate
-    from sim.table_files import DEFAULT, load_table
+    from sim.simulate import simulate_fleet
 
-    costs = load_table(table or DEFAULT)
-    options = engine_options(engine, costs)
+    setup = _setup(table, engine, fleet)
+    pools = setup if isinstance(setup, Pools) else setup.pools
     chosen = make_policy(policy, dict(split_pair(pair, "--set") for pair in settings), seed)
     given = {name: value for name, value in selection.items() if value is not None}
     requests = read_requests(trace, given, chosen, seed)
     announce_compilation()
-    run = simulate(requests, chosen, options, costs, seed=seed)
-    estimates = [*_binned(requests, options, costs, batch), *_flops(requests, costs), *_utilisation(run)]
+    run = simulate_fleet(requests, chosen, setup, seed=seed)
+    parts = parts_of(requests, run, pools)
+    estimates = [*binned(parts, batch), *by_flops(parts), *by_utilisation(run, pools)]
     for note in run.meta.notes:
         say(f"note: {note}")
     tell(lambda: estimates_values(run, estimates), lambda: estimates_view(run, policy, estimates))
     ensure_valid(run.meta.invalid_reasons)
 
 
-def _binned(
-    trace: "Trace", options: "EngineOptions", table: "CostTable", batch: int | None
-) -> list["Estimate"]:
-    from replay.estimate_text import Estimate
-    from sim.binned import ROUNDINGS, binned_estimate
+def _setup(table: str | None, engine: tuple[str, ...], fleet: Path | None) -> "Setup | Pools":
+    from sim.fleet_file import read_fleet
+    from sim.options import FleetOptions
+    from sim.serving import Setup
+    from sim.table_files import DEFAULT, load_table
 
-    estimates = []
-    for rounding in ROUNDINGS:
-        found = binned_estimate(trace, rounding, options, table, batch=batch)
-        batches = f"B = {found.least_batch:,}"
-        if found.largest_batch > found.least_batch:
-            batches += f" to {found.largest_batch:,}"
-        means = f"{found.prompt_tokens / len(trace):,.0f} + {found.output_tokens / len(trace):,.0f} tokens"
-        how = f"{found.bins} bins, {batches}; {means} a request"
-        estimates.append(Estimate(f"binned_{rounding}", f"bins, {rounding}", found.energy_j, how))
-    return estimates
-
-
-def _flops(trace: "Trace", table: "CostTable") -> list["Estimate"]:
-    from replay.estimate_text import Estimate
-    from sim.flops import flops_energy_j, peak_of, shape_from_config, trace_flops
-
-    number_format = str(table.engine.get("quantization") or table.engine.get("dtype"))
-    try:
-        peak = peak_of(table.gpu, number_format)
-        flops = trace_flops(trace, shape_from_config(_model_config(table)))
-    except ValueError as error:
-        say(f"note: no estimate by FLOPs: {error}")
-        return []
-    return [
-        Estimate(
-            f"flops_{kind}",
-            f"FLOPs, {kind} peak",
-            flops_energy_j(flops, peak_flops, table.power_limit_w),
-            f"{flops:.4g} FLOP at {peak_flops / 1e12:,.0f} TFLOP/s in {number_format}, "
-            f"{table.power_limit_w:.0f} W; {peak.source}",
-        )
-        for kind, peak_flops in (("dense", peak.dense_flops), ("sparse", peak.sparse_flops))
-    ]
-
-
-def _utilisation(run: "Run") -> list["Estimate"]:
-    from replay.estimate_text import Estimate
-    from sim.utilisation import utilisation_energy_j
-
-    busy_j, with_idle_j = utilisation_energy_j(run)
-    busy = sum(replica.busy_s for replica in run.meta.replicas) / len(run.meta.replicas)
-    how = f"a step runs {busy:,.1f} s of {run.meta.makespan_s:,.1f} s, {run.meta.power_limit_w:.0f} W a GPU"
-    return [
-        Estimate("utilisation", "utilisation", busy_j, how),
-        Estimate(
-            "utilisation_idle",
-            "utilisation, idle",
-            with_idle_j,
-            f"and {run.meta.idle_w:.0f} W while no step runs",
-        ),
-    ]
-
-
-def _model_config(table: "CostTable") -> dict[str, Any]:
-    """Return the config.json, among those that ship, of the model that a table was measured with."""
-    import json
-
-    from replay.live_engine import model_folder
-
-    path = model_folder(table) / "config.json"
-    if not path.is_file():
-        model = table.engine.get("model")
-        raise ValueError(f"table {table.name} is of the model {model!r}, whose config.json does not ship")
-    config: dict[str, Any] = json.loads(path.read_text())
-    return config
+    if fleet is None:
+        costs = load_table(table or DEFAULT)
+        return Setup(engine_options(engine, costs), FleetOptions(), costs)
+    for option, value in (("--table", table), ("--engine", engine)):
+        if value:
+            raise click.UsageError(f"{option} {IN_FILE}")
+    return read_fleet(fleet)

@@ -1,5 +1,6 @@
 """The binned estimate of a trace's energy: batches of equal requests, each alone, and nothing between."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -81,6 +82,23 @@ def binned_estimate(
         energy_j += count / batches[-1] * _batch_energy_j(prompt, output, batches[-1], options, table)
     prompt_tokens, output_tokens = np.rint(lengths @ counts).astype(np.int64).tolist()
     return Binned(energy_j, len(batches), min(batches), max(batches), prompt_tokens, output_tokens)
+
+
+def sum_of(estimates: Iterable[Binned]) -> Binned:
+    """Return the estimates of several parts of a trace as one.
+
+    Args:
+        estimates: At least one.
+    """
+    parts = list(estimates)
+    return Binned(
+        energy_j=sum(part.energy_j for part in parts),
+        bins=sum(part.bins for part in parts),
+        least_batch=min(part.least_batch for part in parts),
+        largest_batch=max(part.largest_batch for part in parts),
+        prompt_tokens=sum(part.prompt_tokens for part in parts),
+        output_tokens=sum(part.output_tokens for part in parts),
+    )
 
 
 def _edges(tokens: Counts, least: int, *, up: bool) -> Ints:

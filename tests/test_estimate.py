@@ -1,6 +1,7 @@
 """`replay estimate`: estimates by bins, by FLOPs and by utilisation, each beside the replay."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,18 @@ from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from terminal import PLAIN_TERMINAL
-from toy_run import toy_run
 from toy_table import TOY_TABLE, toy_table
 from toy_trace import toy_trace
 
+from replay.estimates import binned, parts_of
 from replay.main import main
 from sim.binned import Rounding, binned_estimate
 from sim.flops import Shape, flops_energy_j, peak_of, shape_from_config, trace_flops
 from sim.immediate import Immediate
-from sim.options import EngineOptions
-from sim.simulate import simulate
+from sim.options import EngineOptions, FleetOptions
+from sim.pools import Pool, Pools
+from sim.serving import Setup
+from sim.simulate import simulate, simulate_fleet
 from sim.table_files import save_table
 from sim.utilisation import utilisation_energy_j
 from traces.parquet import write_trace
@@ -126,17 +129,55 @@ def test_an_unknown_architecture_or_peak_is_refused() -> None:
 
 
 def test_utilisation_takes_the_power_limit_while_busy() -> None:
-    run = simulate(toy_trace([0.0, 5.0]), Immediate(), OPTIONS, TOY_TABLE)
+    setup = Setup(OPTIONS, FleetOptions(), TOY_TABLE)
+    run = simulate_fleet(toy_trace([0.0, 5.0]), Immediate(), setup)
     (replica,) = run.meta.replicas
-    busy_j, with_idle_j = utilisation_energy_j(run)
+    busy_j, with_idle_j = utilisation_energy_j(run, setup.pools)
     assert 0 < replica.busy_s < run.meta.makespan_s
     assert busy_j == pytest.approx(700 * replica.busy_s)
     assert with_idle_j == pytest.approx(busy_j + 120 * (run.meta.makespan_s - replica.busy_s))
 
 
-def test_a_measured_run_has_no_utilisation_estimate() -> None:
-    with pytest.raises(ValueError, match="tells no busy time; estimate from a simulated run"):
-        utilisation_energy_j(toy_run(kind="measured"))
+SMALL = replace(toy_table(gpu="NVIDIA H200", idle_w=60.0), name="small", gpus=2, power_limit_w=300.0)
+MIXED = Pools(
+    (Pool("big", 1, OPTIONS, TOY_TABLE), Pool("small", 2, OPTIONS, SMALL)), "length-split:edges=500"
+)
+
+
+def test_each_pool_is_estimated_by_the_requests_that_it_served() -> None:
+    trace = toy_trace(np.arange(8.0).tolist(), [100, 900, 200, 700, 50, 1500, 60, 3000], 20)
+    run = simulate_fleet(trace, Immediate(), MIXED)
+    parts = parts_of(trace, run, MIXED)
+    assert [part.trace.prompt_tokens.tolist() for part in parts] == [
+        [100, 200, 50, 60],
+        [900, 700, 1500, 3000],
+    ]
+    for estimate in binned(parts, 2):
+        rounding: Any = estimate.name.removeprefix("binned_")
+        alone_j = [
+            binned_estimate(part.trace, rounding, OPTIONS, part.pool.table, batch=2).energy_j
+            for part in parts
+        ]
+        assert estimate.energy_j == pytest.approx(sum(alone_j))
+    busy_s = [replica.busy_s for replica in run.meta.replicas]
+    busy_j, with_idle_j = utilisation_energy_j(run, MIXED)
+    assert busy_j == pytest.approx(700 * busy_s[0] + 600 * (busy_s[1] + busy_s[2]))
+    idle_j = 120 * (run.meta.makespan_s - busy_s[0]) + 60 * (2 * run.meta.makespan_s - busy_s[1] - busy_s[2])
+    assert with_idle_j == pytest.approx(busy_j + idle_j)
+
+
+def test_a_pool_without_requests_takes_nothing_by_bins() -> None:
+    trace = toy_trace([0.0, 1.0], [100, 200], 20)
+    (part,) = parts_of(trace, simulate_fleet(trace, Immediate(), MIXED), MIXED)
+    assert part.pool.name == "big"
+
+
+def test_a_fleet_whose_engines_share_requests_is_refused() -> None:
+    trace = toy_trace([0.0, 1.0], [100, 900], 20)
+    run = simulate_fleet(trace, Immediate(), MIXED)
+    both = tuple(replace(replica, requests=2) for replica in run.meta.replicas)
+    with pytest.raises(ValueError, match="fleets whose engines serve requests whole, prefill and decode"):
+        parts_of(trace, replace(run, meta=replace(run.meta, replicas=both)), MIXED)
 
 
 @pytest.fixture(autouse=True)
@@ -202,3 +243,32 @@ def test_a_model_without_a_config_gets_the_other_estimates_and_a_line_why() -> N
     save_table(toy_table(gpu="NVIDIA H200", engine={"model": "mine", "dtype": "bfloat16"}), Path("unknown"))
     result = invoke("toy.parquet", "--table", "unknown")
     assert "'mine', whose config.json does not ship" in result.stderr
+
+
+def write_fleet(*pools: str, router: str = "round-robin") -> None:
+    Path("fleet.yaml").write_text(f"pools: [{', '.join(pools)}]\nrouter: {router}\n")
+
+
+def test_a_fleet_of_equal_pools_takes_the_flops_of_one_engine() -> None:
+    write_fleet("{name: a, table: known}", "{name: b, table: known, count: 3}")
+    one, fleet = (found("toy.parquet", *words) for words in (("--table", "known"), ("--fleet", "fleet.yaml")))
+    for kind in ("flops_dense", "flops_sparse"):
+        each, whole = (values["estimates"][kind] for values in (one, fleet))
+        assert whole["energy_j"] == pytest.approx(each["energy_j"])
+        assert whole["how"].startswith("a ")
+        assert "; b " in whole["how"]
+    assert fleet["replay_energy_j"] > one["replay_energy_j"]
+    assert fleet["estimates"]["utilisation"]["how"].endswith(", the mean of 4 engines")
+
+
+def test_a_fleet_with_a_gpu_without_a_known_peak_gets_no_flops() -> None:
+    write_fleet("{name: a, table: known}", "{name: b, table: unknown}")
+    assert "flops_dense" not in found("toy.parquet", "--fleet", "fleet.yaml")["estimates"]
+
+
+@pytest.mark.parametrize("words", [("--table", "known"), ("--engine", "max_num_seqs=2")])
+def test_what_a_fleet_file_tells_is_not_given_beside_it(words: tuple[str, str]) -> None:
+    write_fleet("{name: a, table: known}")
+    result = invoke("toy.parquet", "--fleet", "fleet.yaml", *words)
+    assert result.exit_code == 2
+    assert f"{words[0]} goes into the file that --fleet names; leave it out" in result.stderr
