@@ -13,6 +13,7 @@ from calibrate.states import StatesPlan, StatesTools, measure_states
 from calibrate.states_file import FILE, read_readings
 from calibrate.states_fit import power_states
 from replay.calibrate import gpu_facts, watched_gpus
+from replay.tables_text import describe_state
 from sim.table_files import find_table, load_table, save_table
 
 SLEEP_MODE = "enable_sleep_mode"
@@ -71,10 +72,7 @@ def write_states(name: str, out: Path | None, say: Callable[[str], None]) -> Pat
     states, notes = power_states(rounds, float(table.coefficients.idle_w))
     save_table(replace(table, states=states, meta={**table.meta, "states_notes": notes}), folder)
     for state, told in states.items():
-        say(
-            f"{state}: {told.power_w:.1f} W; to it {told.enter_s:.2f} s, {told.enter_j:.0f} J; "
-            f"from it {told.leave_s:.2f} s, {told.leave_j:.0f} J"
-        )
+        say(f"{state} {describe_state(told)}")
     for failure in notes["failures"]:
         say(f"not measured: {failure}")
     say(f"the table with its states, idle at {table.coefficients.idle_w:.1f} W, is in {folder}")

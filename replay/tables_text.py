@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from math import isinf
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from rich.console import RenderableType
 
 from replay.screen import View, heading, indented, table
 from replay.validation import HEADINGS, MEANING, read_validation, validation_rows
-from sim.table import CostTable
+from sim.table import CostTable, PowerState
 from sim.table_files import DEFAULT, find_table
 
 LIMITS = ("prefill_tokens", "sequences", "kv_tokens", "query_key_pairs")
@@ -31,6 +32,14 @@ def table_view(name: str, one: CostTable) -> View:
     return [*_named(one), *_facts(one), *_validation(find_table(name).parent)]
 
 
+def describe_state(state: PowerState) -> str:
+    """Return what a power state and the ways there and back take, on one line."""
+    return (
+        f"{state.power_w:.1f} W; to it {state.enter_s:.2f} s, {state.enter_j:.0f} J; "
+        f"from it {state.leave_s:.2f} s, {state.leave_j:.0f} J"
+    )
+
+
 def _values(one: CostTable) -> dict[str, Any]:
     c = one.coefficients
     return {
@@ -43,6 +52,7 @@ def _values(one: CostTable) -> dict[str, Any]:
         "cap_w": c.cap_w,
         "idle_w": c.idle_w,
         "bare_idle_w": one.bare_idle_w,
+        "states": {state: asdict(told) for state, told in one.states.items()},
         "measured_to": dict(zip(LIMITS, (float(limit) for limit in c.limits), strict=True)),
         "engine": one.engine,
         "errors": one.meta.get("errors", {}),
@@ -60,6 +70,8 @@ def _facts(one: CostTable) -> Iterator[RenderableType]:
     prefill, seqs, kv, pairs = c.limits
     yield indented(f"power limit {one.power_limit_w:.0f} W a GPU, {cap}")
     yield indented(f"idle {c.idle_w:.0f} W loaded, {one.bare_idle_w:.0f} W bare")
+    for state, told in one.states.items():
+        yield indented(f"{state} {describe_state(told)}")
     yield indented(
         f"measured up to {prefill:,.0f} prefill tokens, {seqs:,.0f} sequences, {kv:,.0f} KV tokens, "
         f"{pairs:.3g} query-key pairs in a step"

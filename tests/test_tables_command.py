@@ -1,5 +1,6 @@
 """`replay tables`: which tables there are, what they say, and how well the model replays their points."""
 
+import json
 from pathlib import Path
 
 from click.testing import CliRunner, Result
@@ -7,6 +8,7 @@ from toy_table import toy_table
 
 from replay.main import main
 from replay.tables import cli
+from sim.table import PowerState
 from sim.table_files import DEFAULT, load_table, save_table, shipped
 
 
@@ -88,3 +90,11 @@ def test_every_option_is_in_the_docs() -> None:
     for parameter in cli.params:
         for option in parameter.opts:
             assert option in text or not option.startswith("--"), option
+
+
+def test_a_named_table_tells_its_power_states(tmp_path: Path) -> None:
+    save_table(toy_table(states={"off": PowerState(78.0, 4.0, 480.25, 83.0, 10200.0)}), tmp_path)
+    line = "  off 78.0 W; to it 4.00 s, 480 J; from it 83.00 s, 10200 J"
+    assert line in tables(str(tmp_path)).stdout.splitlines()
+    (told,) = json.loads(tables(str(tmp_path), "--json").stdout)["tables"]
+    assert told["states"]["off"]["enter_j"] == 480.25
