@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from replay.output import output_options, say, tell
 from replay.replay_options import announce_compilation, fleet_option, policy_option
 from replay.sweep_case import LATENCY_HELP, case_options, slo_options
 
@@ -28,7 +29,7 @@ OUT_HELP = "Folder of the search; given again, it goes on."
 @case_options
 @fleet_option
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help=OUT_HELP)
-@click.option("--json", "as_json", is_flag=True, help="Print the best and the default as one JSON object.")
+@output_options
 def cli(
     trace: Path,
     policy: str,
@@ -39,7 +40,6 @@ def cli(
     trials: int,
     latency: str,
     out: Path,
-    as_json: bool,
     **common: Any,
 ) -> None:
     """Search the ranges given by --over for the least energy per request that keeps every --slo.
@@ -50,7 +50,7 @@ def cli(
     from dataclasses import replace
 
     from replay.late_bar import LateBar
-    from replay.optimum import optimum_json, optimum_of, optimum_text
+    from replay.optimum import optimum_of, optimum_values, optimum_view
     from replay.study import Problem, search
     from replay.sweep_case import common_case
     from replay.sweep_run import result_of
@@ -79,5 +79,5 @@ def cli(
             bar.advance(1)
     optimum = optimum_of(default, results, against, problem.slos)
     write_sweep(optimum.sweep, out)
-    click.echo(optimum_json(optimum) if as_json else optimum_text(optimum))
-    click.echo(f"All trials are in {out}", err=True)
+    tell(lambda: optimum_values(optimum), lambda: optimum_view(optimum), out)
+    say(f"All trials are in {out}")

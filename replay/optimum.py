@@ -1,11 +1,13 @@
 """What a search found: the best of its trials beside the policy's default."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
+from replay.errors import Flawed
 from replay.printing import quantity
-from replay.sweep_text import Sweep, sweep_text, wrapped
+from replay.screen import View
+from replay.sweep_text import Sweep, sweep_view
 from sim.slo import words_of
 from sim.summary import Summary
 from sim.sweep_front import latency_s
@@ -51,46 +53,43 @@ def optimum_of(default: Result | None, trials: Sequence[Result | None], latency:
         slos: What has to be kept.
 
     Raises:
-        ValueError: None of them is valid and keeps every SLO; it names the one nearest to that.
+        Flawed: None of them is valid and keeps every SLO; it names the one nearest to that.
     """
     once = {key_of(result.inputs): result for result in (default, *trials) if result is not None}
     if not once:
-        raise ValueError("no trial could be simulated; the lines above say why")
+        raise Flawed("no trial could be simulated; the lines above say why")
     ranked = rank([*once.values()], latency, slos)
     (rows,) = ranked.values()
     chosen = best(rows)
     if chosen is None:
-        raise ValueError(f"none of {len(trials)} trials keeps the SLOs{_nearest(rows, slos)}")
+        raise Flawed(f"none of {len(trials)} trials keeps the SLOs{_nearest(rows, slos)}")
     of_default = (one for one in rows if default is not None and one.result.inputs == default.inputs)
     return Optimum(Sweep(ranked, latency, slos, ()), len(trials), chosen, next(of_default, None))
 
 
-def optimum_text(optimum: Optimum) -> str:
-    """Return the best and the default as a table that fits a terminal."""
+def optimum_view(optimum: Optimum) -> View:
+    """Return the best and the default as a table."""
     ((workload, rows),) = optimum.sweep.ranked.items()
     shown = [one for one in rows if one is optimum.best or one is optimum.default]
-    table = sweep_text(replace(optimum.sweep, ranked={f"{workload}, {optimum.trials} trials": shown}))
+    view = sweep_view(replace(optimum.sweep, ranked={f"{workload}, {optimum.trials} trials": shown}))
     if optimum.default is None or optimum.energy_fraction is None:
-        return table
+        return view
     if optimum.best is optimum.default:
-        return f"{table}\n\nNo trial is better than the default."
+        return [*view, "", "No trial is better than the default."]
     less = f"{abs(100 * optimum.energy_fraction):.1f} % {'less' if optimum.energy_fraction < 0 else 'more'}"
     missed = f", which violates {', '.join(optimum.default.violates)}" if optimum.default.violates else ""
-    return "\n".join(
-        [table, "", *wrapped(f"That is {less} than the default, {optimum.default.name}{missed}.")]
-    )
+    return [*view, "", f"That is {less} than the default, {optimum.default.name}{missed}."]
 
 
-def optimum_json(optimum: Optimum) -> str:
-    """Return the best and the default as one JSON object."""
-    values = {
+def optimum_values(optimum: Optimum) -> dict[str, Any]:
+    """Return the best and the default, and what they were judged by."""
+    return {
         "trials": optimum.trials,
         **optimum.sweep.slos.facts,
         "best": asdict(optimum.best.result),
         "default": None if optimum.default is None else asdict(optimum.default.result),
         "energy_fraction": optimum.energy_fraction,
     }
-    return json.dumps(values, allow_nan=False, default=str)
 
 
 def _nearest(rows: Sequence[Ranked], slos: Slos) -> str:

@@ -22,7 +22,7 @@ GAP = 2
 UNFOLDED = 1_000_000
 NARROWEST = 56
 """A terminal that is narrower breaks lines by itself."""
-ASCII = str.maketrans("▁▂▃▄▅▆▇█µ±", ".:-=+*#@u~")
+ASCII = str.maketrans(dict(zip("▁▂▃▄▅▆▇█µ±≤", (*".:-=+*#@u", "+-", "<="), strict=True)))
 """What stands for our symbols where only ASCII can be printed."""
 
 

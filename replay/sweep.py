@@ -7,6 +7,8 @@ from typing import Any
 import click
 
 from replay.completion import complete_policy
+from replay.errors import Flawed
+from replay.output import output_options, say, tell
 from replay.replay_options import POLICY_HELP, announce_compilation
 from replay.sweep_case import LATENCY_HELP, case_options, slo_options
 
@@ -38,7 +40,7 @@ OUT_HELP = "Folder of the results; those in it are not simulated again."
 @click.option("--on", type=click.Choice(["cores", "ray"]), default="cores", show_default=True, help=ON_HELP)
 @click.option("--jobs", type=click.IntRange(min=1), metavar="N", help=JOBS_HELP)
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help=OUT_HELP)
-@click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON object.")
+@output_options
 def cli(
     traces: tuple[Path, ...],
     policies: tuple[str, ...],
@@ -50,7 +52,6 @@ def cli(
     on: str,
     jobs: int | None,
     out: Path,
-    as_json: bool,
     **common: Any,
 ) -> None:
     """Simulate every TRACE under every policy and every combination of the values given by --grid.
@@ -63,7 +64,7 @@ def cli(
     from replay.sweep_case import common_case
     from replay.sweep_jobs import on_ray, over_cores
     from replay.sweep_run import run_cases
-    from replay.sweep_text import Sweep, sweep_json, sweep_text, write_sweep
+    from replay.sweep_text import Sweep, sweep_values, sweep_view, write_sweep
     from sim.sweep import combinations
     from sim.sweep_front import known_latency
     from sim.sweep_grid import parse_axis
@@ -80,9 +81,7 @@ def cli(
     results, failures = run_cases(cases, out, run)
     sweep = Sweep(rank(results, against, limits), against, limits, failures)
     write_sweep(sweep, out)
-    click.echo(sweep_json(sweep) if as_json else sweep_text(sweep))
-    click.echo(f"The results are in {out}", err=True)
+    tell(lambda: sweep_values(sweep), lambda: sweep_view(sweep), out)
+    say(f"The results are in {out}")
     if failures:
-        raise ValueError(
-            f"{len(failures)} combinations could not be simulated, the first: {failures[0].reason}"
-        )
+        raise Flawed(f"{len(failures)} combinations could not be simulated, the first: {failures[0].reason}")

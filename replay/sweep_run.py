@@ -5,10 +5,9 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-import click
-
 from replay.errors import one_line
 from replay.late_bar import LateBar
+from replay.output import say, warn
 from replay.sweep_jobs import Runner
 from sim.sweep import Case, evaluate
 from sim.sweep_key import Inputs, inputs_of, key_of
@@ -46,7 +45,7 @@ def run_cases(cases: Iterable[Case], out: Path, run: Runner) -> tuple[list[Resul
     failures: dict[str, Failure] = {}
     todo = {key: case for key, (_, case) in by_key.items() if key not in results}
     if results:
-        click.echo(f"{len(results)} of {len(by_key)} results are in {out} already", err=True)
+        say(f"{len(results)} of {len(by_key)} results are in {out} already")
     try:
         with closing(run(todo)) as answers, LateBar(len(todo), "sweeping") as bar:
             for key, answer in answers:
@@ -59,7 +58,7 @@ def run_cases(cases: Iterable[Case], out: Path, run: Runner) -> tuple[list[Resul
                 bar.advance(1)
     except (KeyboardInterrupt, OSError):
         done = f"{len(results)} of {len(by_key)} results are kept in {out}"
-        click.echo(f"{done}; the same command goes on from there", err=True)
+        say(f"{done}; the same command goes on from there")
         raise
     in_order = [key for key in by_key if key in results]
     return [results[key] for key in in_order], list(failures.values())
@@ -79,7 +78,7 @@ def result_of(case: Case, out: Path) -> Result | None:
             kept = Result(inputs, evaluate(case))
             write_result(kept, folder)
     except ValueError as error:
-        click.echo(f"left out: {one_line(error)}", err=True)
+        warn(f"left out: {one_line(error)}")
         return None
     return kept
 
@@ -94,5 +93,5 @@ def _kept(inputs: Inputs, folder: Path) -> Result | None:
     try:
         return read_result(inputs, folder)
     except ValueError as error:
-        click.echo(f"{one_line(error)}; it is simulated again", err=True)
+        say(f"{one_line(error)}; it is simulated again")
         return None

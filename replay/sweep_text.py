@@ -1,15 +1,16 @@
 """A sweep as a person reads it: on a terminal, as Markdown, as JSON, and its files."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from textwrap import wrap
 from typing import Any
 
+from rich.console import RenderableType
+
 from replay.printing import MISSING, money, quantity
+from replay.screen import View, bad, faint, heading, table
 from replay.sweep_run import Failure
 from sim.slo import words_of
 from sim.summary import Summary
@@ -19,9 +20,9 @@ from sim.sweep_ranking import Ranked, best
 from sim.sweep_result import write_table
 from sim.sweep_slos import Slos
 
-WIDTH = 80
 MOST_ROWS = 20
-CELL = 11
+MARK = 2
+"""Width of a column, in characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +31,6 @@ class Column:
 
     title: str
     cell: Callable[[Summary], str]
-
-    def aligned(self, text: str) -> str:
-        """Return the title, or a cell, as wide as the column."""
-        return f"{text:>{max(CELL, len(self.title) + 1)}}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +88,8 @@ def write_sweep(sweep: Sweep, out: Path) -> None:
         plot_sweep(sweep.ranked, sweep.latency, out / "sweep.png")
 
 
-def sweep_json(sweep: Sweep) -> str:
-    """Return the sweep as one JSON object."""
+def sweep_values(sweep: Sweep) -> dict[str, Any]:
+    """Return all results, and what they were judged by."""
     rows = [
         {
             "workload": workload,
@@ -106,15 +103,13 @@ def sweep_json(sweep: Sweep) -> str:
         for one in rows
     ]
     judged = {"latency": sweep.latency, **sweep.slos.facts}
-    failures = [asdict(failure) for failure in sweep.failures]
-    return json.dumps({**judged, "results": rows, "failures": failures}, allow_nan=False, default=str)
+    return {**judged, "results": rows, "failures": [asdict(failure) for failure in sweep.failures]}
 
 
-def sweep_text(sweep: Sweep) -> str:
-    """Return tables that fit a terminal, of a long one its front alone."""
-    blocks = [_block(workload, rows, sweep) for workload, rows in sweep.ranked.items()]
-    legend = [line for mark, meaning in _legend(sweep) for line in wrapped(f"{mark} {meaning}")]
-    return "\n\n".join([*blocks, "\n".join(legend)])
+def sweep_view(sweep: Sweep) -> View:
+    """Return tables, of a long one its front alone."""
+    blocks = [part for workload, rows in sweep.ranked.items() for part in _block(workload, rows, sweep)]
+    return [*blocks, table(_legend(sweep), "ll")]
 
 
 def sweep_markdown(sweep: Sweep) -> str:
@@ -122,9 +117,9 @@ def sweep_markdown(sweep: Sweep) -> str:
     blocks = ["# Sweep", "\n".join(f"- `{mark}` {meaning}" for mark, meaning in _legend(sweep))]
     for workload, rows in sweep.ranked.items():
         titles = ["", "combination", *(column.title for column in sweep.columns), "violates"]
-        table = [titles, ["---"] * len(titles)]
-        table += [[_mark(one), one.name, *_cells(one, sweep), ", ".join(one.violates)] for one in rows]
-        lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in table]
+        cells = [titles, ["---"] * len(titles)]
+        cells += [[_mark(one), one.name, *_cells(one, sweep), ", ".join(one.violates)] for one in rows]
+        lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells]
         blocks.append(f"## {workload}\n\n{_choice(rows, sweep)}\n\n" + "\n".join(lines))
     reasons = [f"- {_inputs(failure.inputs)}: {failure.reason}" for failure in sweep.failures]
     if reasons:
@@ -132,19 +127,19 @@ def sweep_markdown(sweep: Sweep) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def _block(workload: str, rows: Sequence[Ranked], sweep: Sweep) -> str:
+def _block(workload: str, rows: Sequence[Ranked], sweep: Sweep) -> Iterator[RenderableType]:
     shown = rows if len(rows) <= MOST_ROWS else [one for one in rows if one.on_front][:MOST_ROWS]
-    lines = [workload, "   " + "".join(column.aligned(column.title) for column in sweep.columns)]
-    for one in shown:
-        aligned = (
-            column.aligned(cell) for column, cell in zip(sweep.columns, _cells(one, sweep), strict=True)
-        )
-        cells = f"{_mark(one):<3}" + "".join(aligned)
-        first, *rest = wrap(one.name, max(20, WIDTH - len(cells) - 2), subsequent_indent="  ")
-        lines += [f"{cells}  {first}", *(" " * (len(cells) + 2) + line for line in rest)]
+    heads = ("", *(column.title for column in sweep.columns), "")
+    yield heading(workload)
+    cells = (
+        (bad(mark) if (mark := _mark(one)).strip("*") else mark, *_cells(one, sweep), one.name)
+        for one in shown
+    )
+    yield table(cells, f"l{'r' * len(sweep.columns)}l", heads=heads, widths=(MARK,))
     if len(shown) < len(rows):
-        lines.append(f"   {len(rows) - len(shown)} more are in sweep.md")
-    return "\n".join([*lines, *wrapped(_choice(rows, sweep))])
+        yield faint(f"{len(rows) - len(shown)} more are in sweep.md")
+    yield _choice(rows, sweep)
+    yield ""
 
 
 def _choice(rows: Sequence[Ranked], sweep: Sweep) -> str:
@@ -161,11 +156,6 @@ def _legend(sweep: Sweep) -> Iterator[tuple[str, str]]:
         yield "!", f"violates an SLO ({sweep.slos.words})"
     if not all(one.result.summary.energy_valid for one in sweep.rows):
         yield "x", "broke a guard"
-
-
-def wrapped(line: str) -> list[str]:
-    """Return the line as lines that fit a terminal."""
-    return wrap(line, WIDTH, subsequent_indent="  ")
 
 
 def _mark(one: Ranked) -> str:

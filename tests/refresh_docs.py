@@ -25,8 +25,11 @@ def refresh(page: Path) -> int:
     changed = 0
     text = page.read_text(encoding="utf-8").splitlines()
     for command, lines in reversed(printed):
-        begin, end = command.shown_line - 1, command.shown_line - 1 + len(command.shown.splitlines())
-        changed += text[begin:end] != lines
+        shown = command.shown.splitlines()
+        begin, end = command.shown_line - 1, command.shown_line - 1 + len(shown)
+        if text[begin:end] != shown:
+            raise SystemExit(f"{page}: changed while its commands ran; run this again")
+        changed += shown != lines
         text[begin:end] = lines
     if changed:
         page.write_text("\n".join(text) + "\n", encoding="utf-8")

@@ -11,6 +11,7 @@ from toy_table import toy_table
 from toy_trace import toy_trace
 
 import sim.sweep
+from replay.errors import Exit
 from replay.main import main
 from sim.simulate import simulate_fleet
 from sim.sweep_grid import Span, parse_span
@@ -56,6 +57,7 @@ def found(*arguments: object) -> dict[str, Any]:
     result = invoke(*arguments, "--json")
     assert result.exit_code == 0, result.output
     values: dict[str, Any] = json.loads(result.stdout)
+    assert values.pop("out") == str(arguments[arguments.index("--out") + 1])
     return values
 
 
@@ -77,7 +79,6 @@ def test_the_best_is_told_beside_the_default() -> None:
     assert values["default"]["inputs"]["policy.window_s"] == 10.0
     assert values["energy_fraction"] == pytest.approx(best_j / default_j - 1, abs=1e-12)
     text = invoke(*SEARCH, "--trials", 5, "--out", "out").stdout
-    assert all(len(line) <= 80 for line in text.splitlines())
     more = "more" if best_j > default_j else "less"
     percent = abs(100 * (best_j / default_j - 1))
     unwrapped = " ".join(text.split())
@@ -138,7 +139,7 @@ def test_all_trials_are_in_the_table_of_the_folder() -> None:
 
 def test_a_search_that_keeps_no_slo_says_what_came_nearest() -> None:
     result = invoke("optimize", *POLICY, "--over", "window_s=1..2", "--slo", "e2e_p99=0.001", "--out", "out")
-    assert result.exit_code == 2
+    assert result.exit_code == Exit.FLAWED
     line = "Error: none of 50 trials keeps the SLOs; the nearest, batch-window window_s=1, has E2E p99 "
     assert result.stderr.startswith(line)
     assert result.stderr.endswith(" s > 0.001 s: widen --over or loosen --slo\n")
@@ -154,7 +155,7 @@ def test_a_search_keeps_the_limits_of_enough_requests() -> None:
     best = found(*search, "--trials", 25, "--out", "out")["best"]
     assert best["inputs"] == good[0]["inputs"]
     hard = invoke(*search[:-3], "ttft=0.0001", "--trials", 3, "--out", "out")
-    assert hard.exit_code == 2
+    assert hard.exit_code == Exit.FLAWED
     assert "has 0.00 % of the requests within the limits < 100 %: widen --over" in hard.stderr
 
 
