@@ -1,13 +1,12 @@
 """Scaling: how many replicas of a fleet are awake, and when."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from math import inf
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from sim.series import Series, read_series
 from sim.settings import make_named
 
 State = Literal["sleep-1", "sleep-2", "off"]
@@ -128,7 +127,8 @@ class Schedule:
     """So many replicas are awake as a file says; those beyond serve what they have, then sleep.
 
     Attributes:
-        file: CSV with the header `time_s,replicas`: from then on, so many, the lowest; times ascend from 0.
+        file: CSV with the columns `time_s` and `replicas`: from then on, so many, the lowest; the first
+            number holds before, too.
         state: Where the others go.
 
     Raises:
@@ -138,19 +138,23 @@ class Schedule:
 
     file: str
     state: State = "off"
-    _changes: tuple[tuple[float, int], ...] = field(default=(), init=False)
+    _wanted: Series = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_changes", _read_changes(Path(self.file)))
+        wanted = read_series(Path(self.file), "replicas")
+        wrong = wanted.value[(wanted.value < 1) | (wanted.value % 1 != 0)]
+        if len(wrong):
+            raise ValueError(f"{self.file}: replicas must be whole numbers of at least 1, got {wrong[0]:g}")
+        object.__setattr__(self, "_wanted", wanted)
 
     def first_awake(self, replicas: int) -> int:
         """Return the first row's number."""
-        return min(self._changes[0][1], replicas)
+        return min(int(self._wanted.value[0]), replicas)
 
     def settle(self, crew: Crew, now_s: float) -> None:
         """Wake and put to sleep at the times of the file, or when the last request of a replica is done."""
-        ends_s = [at_s for at_s, _ in self._changes[1:]] + [inf]
-        for (from_s, wanted), end_s in zip(self._changes, ends_s, strict=True):
+        begins_s, counts = self._wanted.time_s.tolist(), self._wanted.value.tolist()
+        for from_s, end_s, wanted in zip(begins_s, [*begins_s[1:], inf], counts, strict=True):
             if from_s > now_s or end_s <= crew.settled_s:
                 continue
             awake = crew.awake()
@@ -164,8 +168,7 @@ class Schedule:
 
     def candidates(self, crew: Crew, now_s: float) -> Sequence[int]:
         """Return those wanted now."""
-        wanted = next(count for at_s, count in reversed(self._changes) if at_s <= now_s)
-        return range(min(wanted, crew.replicas))
+        return range(min(int(self._wanted.at(now_s)), crew.replicas))
 
 
 SCALINGS: Mapping[str, type[Any]] = {"reactive": Reactive, "schedule": Schedule}
@@ -185,20 +188,3 @@ def make_scaling(scaling: str) -> Scaling | None:
         return None
     made: Scaling = make_named(scaling, SCALINGS, "scaling", ("fixed",))
     return made
-
-
-def _read_changes(path: Path) -> tuple[tuple[float, int], ...]:
-    with path.open(newline="") as lines:
-        header, *rows = [row for row in csv.reader(lines) if row] or [[]]
-    try:
-        changes = tuple((float(at_s), int(count)) for at_s, count in rows)
-    except ValueError:
-        changes = ()
-    times_s = [at_s for at_s, _ in changes]
-    is_ascending = times_s[:1] == [0.0] and all(one < other for one, other in pairwise(times_s))
-    if header != ["time_s", "replicas"] or not is_ascending or min(n for _, n in changes) < 1:
-        raise ValueError(
-            f"{path}: no schedule; give a CSV with the header time_s,replicas, times ascending from 0, and "
-            "at least 1 replica in each row"
-        )
-    return changes

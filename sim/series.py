@@ -1,4 +1,4 @@
-"""A quantity over time, read from a file: what the grid emits, what energy costs."""
+"""A quantity over time, read from a file: what the grid emits, what energy costs, how many replicas serve."""
 
 import csv
 import math

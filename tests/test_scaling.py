@@ -214,14 +214,28 @@ def test_what_a_scaling_cannot_be_told_is_refused(scaling: str, message: str) ->
         FleetOptions(2, scaling=scaling)
 
 
-NO_SCHEDULES = ("", "time_s,replicas\n", "time_s,replicas\n1,2\n", "time_s,replicas\n0,0\n", "a,b\n0,1\n")
+NO_SCHEDULES = {
+    "": "no column 'time_s'; it has none",
+    "a,b\n0,1\n": "no column 'time_s'; it has a, b",
+    "time_s,replicas\n": "no rows",
+    "time_s,replicas\n1,2\n1,3\n": "times must ascend, got 1 s after 1 s",
+    "time_s,replicas\n0,0\n": "replicas must be whole numbers of at least 1, got 0",
+    "time_s,replicas\n0,1\n5,1.5\n": "replicas must be whole numbers of at least 1, got 1.5",
+    "time_s,replicas\n0,many\n": "line 2: replicas must be a finite number, got 'many'",
+}
 
 
-@pytest.mark.parametrize("text", NO_SCHEDULES)
-def test_a_file_that_is_no_schedule_is_refused(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(("text", "message"), NO_SCHEDULES.items())
+def test_a_file_that_is_no_schedule_is_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "plan.csv").write_text(text)
-    with pytest.raises(ValueError, match="no schedule; give a CSV with the header time_s,replicas"):
+    with pytest.raises(ValueError, match=rf"plan\.csv: {re.escape(message)}"):
         make_scaling(f"schedule:file={tmp_path / 'plan.csv'}")
+
+
+def test_the_first_number_of_a_schedule_holds_before_its_time(tmp_path: Path) -> None:
+    trace = toy_trace([0.0, 5.0, 30.0], 16, 1)
+    late, at_once = (replayed(trace, schedule(tmp_path, *rows), 3) for rows in (((10, 2),), ((0, 2),)))
+    assert late.meta.replicas == at_once.meta.replicas
 
 
 @pytest.mark.parametrize("name", SCALINGS)
