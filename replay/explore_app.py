@@ -41,6 +41,7 @@ def make_app(subject: Subject) -> Dash:
         output=(
             Output("url", "search"),
             Output("options", "children"),
+            Output(control_of("policy"), "options"),
             [Output(control_of(name), "value") for name in SHARED],
         ),
         inputs={
@@ -88,8 +89,8 @@ def settle(
     option_texts: Sequence[str | None],
     option_ids: Sequence[Mapping[str, str]],
     clicks: Sequence[Any],
-) -> tuple[Any, Any, list[Any]]:
-    """Return the address, the controls of the policy's options, and the texts in those of SHARED.
+) -> tuple[Any, Any, Any, list[Any]]:
+    """Return the address, the controls of the policy's options, the menu of policies, and SHARED's texts.
 
     Args:
         subject: What the page is about.
@@ -99,31 +100,25 @@ def settle(
         option_texts, option_ids: What stands in those of the policy's options, and whose they are.
         clicks: On the figures of a sweep, the last on each.
     """
+    unchanged = [no_update] * len(SHARED)
     cell, choice = _parsed(search)
-    is_click = trigger in subject.keys
-    address: Any = no_update
-    if is_click:
-        key = str(trigger)
-        cell, choice = subject.clicked(key, clicks[subject.keys.index(key)]), {}
-        if cell is None:
-            return no_update, no_update, [no_update] * len(SHARED)
-        address = _address(cell, choice)
-    try:
-        base = subject.base(cell)
-        case = None if base is None else base.replay()
-    except ValueError:  # `show` tells it
-        case = None
+    if trigger in subject.keys:
+        cell, choice = subject.clicked(str(trigger), clicks[subject.keys.index(str(trigger))]), {}
+    case = subject.case(cell)
     if case is None:
-        return address, [], [no_update] * len(SHARED)
-    if not is_click and trigger not in (None, "url"):
+        return no_update, [], no_update, unchanged
+    is_opened = trigger in (None, "url")
+    if not is_opened and trigger not in subject.keys:
         shared = {name: text or "" for name, text in zip(SHARED, texts, strict=True)}
         options = {one["name"]: text or "" for one, text in zip(option_ids, option_texts, strict=True)}
-        choice = choice_of(case, shared, {} if trigger == control_of("policy") else options, subject.offered)
-        address = _address(cell, choice)
-        if trigger != control_of("policy"):
-            return address, no_update, [no_update] * len(SHARED)
+        is_policy = trigger == control_of("policy")
+        choice = choice_of(case, shared, {} if is_policy else options, subject.offered)
+        if not is_policy:
+            return _address(cell, choice), no_update, no_update, unchanged
     shared, shown = controls_of(case, choice, subject.offered)
-    return address, option_controls(shown), [shared[name] for name in SHARED]
+    menu = list(dict.fromkeys((*subject.offered.policies, shared["policy"])))
+    address = no_update if is_opened else _address(cell, choice)
+    return address, option_controls(shown), menu, [shared[name] for name in SHARED]
 
 
 def show(subject: Subject, runs: Runs, search: str | None, *, is_asked: bool) -> dict[str, Any]:

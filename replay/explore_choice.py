@@ -117,16 +117,20 @@ def controls_of(
 
     Args:
         base: What holds where nothing was chosen.
-        choice: As a request tells it; what is refused of it stands there, too.
-        offered: What may be chosen.
+        choice: As a request tells it; a value that is refused stands there, too, to be mended.
+        offered: What may be chosen; of a policy or a table that is not, that of `base` stands there.
     """
-    texts = texts_of(base)
-    for name in SHARED:
-        text = choice.get(name, texts[name])
-        texts[name] = "" if text == "none" and name in MAY_BE_EMPTY else text
-    start = _start(base, choice)
-    shown = options_shown(start) if offered.has_policy(start.policy) else {}
-    return texts, {name: (kind, choice.get(OPTION + name, text)) for name, (kind, text) in shown.items()}
+    before = texts_of(base)
+    texts = {name: choice.get(name, text) for name, text in before.items()}
+    if not offered.has_policy(texts["policy"]):
+        texts["policy"] = before["policy"]
+    if texts["table"] not in offered.tables:
+        texts["table"] = before["table"]
+    emptied = {name: "" for name in MAY_BE_EMPTY if texts[name] == "none"}
+    shown = options_shown(_start(base, texts))
+    return texts | emptied, {
+        name: (kind, choice.get(OPTION + name, text)) for name, (kind, text) in shown.items()
+    }
 
 
 def texts_of(case: Case) -> dict[str, str]:

@@ -156,9 +156,11 @@ def _field(
 ) -> Any:
     """Return a control whose value is text; what is typed counts when it is left, or at Enter."""
     if choices:
-        return dcc.Dropdown(id=name, options=list(choices), value=text, clearable=False, searchable=False)
-    known = f"{name}-suggested" if suggested else None
-    return dcc.Input(id=name, type="text", debounce=True, value=text, placeholder=hint, list=known)
+        return dcc.Dropdown(
+            id=name, options=list(choices), value=text, clearable=False, searchable=False, maxHeight=480
+        )
+    others = f"{name}-suggested" if suggested else None
+    return dcc.Input(id=name, type="text", debounce=True, value=text, placeholder=hint, list=others)
 
 
 def _choices(kind: Any) -> tuple[str, ...]:

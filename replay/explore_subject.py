@@ -12,6 +12,7 @@ from replay.report_page import title_of
 from sim.report_figure import Figure
 from sim.report_sweep import SWEEP_FILE, read_sweep, sweep_figure
 from sim.slo import Slo
+from sim.sweep import Case
 from traces.record_files import META_FILE
 
 
@@ -57,10 +58,17 @@ class Subject:
             raise ValueError(f"no cell {cell!r}; the sweep has {len(self.bases)}, counted from 0")
         return self.bases[int(cell)]
 
-    def clicked(self, key: str, click: Any) -> str | None:
-        """Return the cell that a click on a figure of the sweep is on, None for the line of the front."""
-        row = click["points"][0].get("customdata")
-        return None if row is None else str(self.firsts[self.keys.index(key)] + row)
+    def case(self, cell: str | None) -> Case | None:
+        """Return the replay that an address looks at, None where there is none to simulate anew."""
+        try:
+            base = self.base(cell)
+            return None if base is None else base.replay()
+        except ValueError:  # which `Runs.picture` tells
+            return None
+
+    def clicked(self, key: str, click: Any) -> str:
+        """Return the cell of the point that a click on a figure of the sweep is on, as Plotly tells it."""
+        return str(self.firsts[self.keys.index(key)] + click["points"][0]["customdata"])
 
 
 def open_subject(what: Path, places: Places, offered: Offer, slos: tuple[Slo, ...], policy: str) -> Subject:

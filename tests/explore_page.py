@@ -31,13 +31,13 @@ def make_table(folder: Path) -> Path:
 
 
 def make_run(trace: Trace, folder: Path, *arguments: str) -> Path:
-    """Return the record of a replay of `trace`, whose file lies beside it; the table, too."""
-    write_trace(trace, folder / f"{trace.name}.parquet")
+    """Return the record of a replay of `trace`, whose file `toy.parquet` lies beside it; the table, too."""
+    write_trace(trace, folder / "toy.parquet")
     table = make_table(folder / "toy-table")
     run = folder / "run"
     line = [
         "run",
-        str(folder / f"{trace.name}.parquet"),
+        str(folder / "toy.parquet"),
         "--table",
         str(table),
         "--out",

@@ -63,7 +63,7 @@ def settled(
     own = {name: text for name, (_, text) in options.items()}
     own |= {name.removeprefix("set_"): text for name, text in changes.items() if name.startswith("set_")}
     ids = [{"type": "option", "name": name} for name in own]
-    address, fields, values = settle(
+    address, fields, _, values = settle(
         subject, trigger, search, [texts[name] for name in SHARED], list(own.values()), ids, []
     )
     shown_options = {}
@@ -177,6 +177,15 @@ def test_a_control_with_a_bad_value_keeps_it_to_be_mended(subject: Subject) -> N
     address, *_ = settled(subject, control_of("replicas"), replicas="many")
     assert address == "?replicas=many"
     assert settled(subject, "url", address)[2]["replicas"] == "many"
+
+
+def test_policies_in_a_row_may_be_chosen_by_address(subject: Subject) -> None:
+    page = shown(subject, "?policy=pace%2Bconcurrency&set.concurrency.most=4")
+    assert page["notice"] == ""
+    _, options, texts = settled(subject, "url", "?policy=pace%2Bconcurrency&set.concurrency.most=4")
+    assert texts["policy"] == "pace+concurrency"
+    assert options["concurrency.most"] == "4"
+    assert "pace.interval_s" in options
 
 
 def test_no_request_runs_the_code_of_a_file(subject: Subject, tmp_path: Path) -> None:
@@ -317,19 +326,13 @@ def test_a_click_on_a_point_simulates_what_the_sweep_found(sweep: Subject) -> No
     for line in figure.data[1:]:
         for row, energy_j in zip(line["customdata"], line["y"], strict=True):
             clicked = {"points": [{"customdata": row}]}
-            address, options, texts = settle(sweep, "sweep0", "", [""] * len(SHARED), [], [], [clicked])
+            address, options, _, texts = settle(sweep, "sweep0", "", [""] * len(SHARED), [], [], [clicked])
             assert address == f"?cell={row}"
             assert texts[SHARED.index("policy")] == line["name"]
             page = shown(sweep, address)
             assert page["notice"] == ""
             assert quantity(energy_j, "J") in numbers(page)
             assert bool(options) == (line["name"] == "batch-window")
-
-
-def test_a_click_on_the_front_is_no_click(sweep: Subject) -> None:
-    clicked = {"points": [{"curveNumber": 0}]}
-    address, *_ = settle(sweep, "sweep0", "", [""] * len(SHARED), [], [], [clicked])
-    assert not isinstance(address, str)
 
 
 @pytest.mark.parametrize("cell", ["3", "-1", "x", "²"])

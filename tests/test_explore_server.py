@@ -121,7 +121,13 @@ def chosen(policy: str) -> dict[str, Any]:
         {"id": control_of(name), "property": "value", "value": policy if name == "policy" else ""}
         for name in SHARED
     ]
-    parts = [("url", "search"), ("options", "children"), *((control_of(name), "value") for name in SHARED)]
+    menu = (control_of("policy"), "options")
+    parts = [
+        ("url", "search"),
+        ("options", "children"),
+        menu,
+        *((control_of(name), "value") for name in SHARED),
+    ]
     outputs = [{"id": one, "property": what} for one, what in parts]
     return {
         "output": f"..{'...'.join('.'.join(part) for part in parts)}..",
