@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from replay.completion import complete_policy, complete_table
+from replay.output import say, warn
 from replay.replay_options import announce_compilation
 from replay.report import SLO_HELP
 
@@ -65,12 +66,10 @@ def cli(
     guard(app, host, page_script())
     with server_of(app, host, port) as server:
         if not is_loopback(host):
-            click.echo(
-                f"warning: whoever reaches {host} sees this page and makes this machine simulate", err=True
-            )
+            warn(f"whoever reaches {host} sees this page and makes this machine simulate")
         address = f"http://{f'[{host}]' if ':' in host else host}:{server.port}/"
         click.echo(address)
-        click.echo("Ctrl-C ends it.", err=True)
+        say("Ctrl-C ends it.")
         if opens:
             webbrowser.open(address)
         server.serve_forever()

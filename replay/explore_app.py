@@ -1,13 +1,14 @@
 """The page as a Dash app: its address says what is chosen, and all that it shows follows from the address."""
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shlex import join
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-from dash import ALL, ClientsideFunction, Dash, Input, Output, State, ctx, no_update
+from dash import ALL, ClientsideFunction, Dash, Input, Output, State, ctx, no_update, set_props
 
 from replay.errors import one_line
 from replay.explore_choice import SHARED, choice_of, command_of, controls_of
@@ -34,6 +35,7 @@ def make_app(subject: Subject) -> Dash:
         serve_locally=True,
         enable_mcp=False,
         add_log_handler=False,
+        on_error=tell_fault,
     )
     app.layout = layout_of(subject.title, pictures_of(subject.sweeps), subject.offered)
     runs = Runs(subject.offered)
@@ -145,6 +147,12 @@ def show(subject: Subject, runs: Runs, search: str | None, *, is_asked: bool) ->
         "command": "" if picture.case is None else join(command_of(picture.case)),
         "has_no_controls": not picture.is_open,
     }
+
+
+def tell_fault(error: Exception) -> None:
+    """Tell of a fault of ours in the page, with its traceback on the terminal; the server goes on."""
+    logging.getLogger(__name__).error("a fault of replay, not of what was chosen", exc_info=error)
+    set_props("notice", {"children": f"a fault of replay: {one_line(error)}; the terminal tells more"})
 
 
 def pictures_of(figures: Sequence[Figure]) -> dict[str, dict[str, Any]]:

@@ -12,6 +12,7 @@ from sim.options import EngineOptions, FleetOptions
 from sim.report_runs import Reported, read_reported
 from sim.sweep import Case
 from sim.sweep_key import sha256_of
+from sim.sweep_ranking import Ranked
 from sim.sweep_result import Result
 from sim.table_files import DEFAULT, find_table, load_table
 from traces.reading import read_trace
@@ -29,11 +30,13 @@ class Base:
 
     Attributes:
         case: The replay, or why it cannot be simulated anew, in one line.
+        name: Tells it from what it is compared with.
         sha256: Of the file of its trace, empty if it cannot be simulated anew.
         recorded: The run of a record; None for what has to be simulated first.
     """
 
     case: Case | str
+    name: str
     sha256: str
     recorded: Reported | None
 
@@ -115,7 +118,7 @@ def base_of_trace(trace: Path, policy: str, table: str) -> Base:
     Raises:
         OSError: The trace cannot be read.
     """
-    return Base(Case(trace, policy=policy, table=table), sha256_of(trace), None)
+    return Base(Case(trace, policy=policy, table=table), policy, sha256_of(trace), None)
 
 
 def base_of_run(folder: Path, places: Places, offered: Offer) -> Base:
@@ -127,12 +130,12 @@ def base_of_run(folder: Path, places: Places, offered: Offer) -> Base:
     """
     (recorded,) = read_reported([folder])
     meta = recorded.run.meta
-    return _attempt(lambda: _case_of_run(meta, places, offered), recorded)
+    return _attempt(lambda: _case_of_run(meta, places, offered), recorded.name, recorded)
 
 
-def base_of_cell(result: Result, places: Places, offered: Offer) -> Base:
+def base_of_cell(cell: Ranked, places: Places, offered: Offer) -> Base:
     """Return a cell of a sweep."""
-    return _attempt(lambda: _case_of_cell(result, places, offered), None)
+    return _attempt(lambda: _case_of_cell(cell.result, places, offered), cell.name, None)
 
 
 def is_of(path: Path, sha256: str) -> bool:
@@ -143,12 +146,12 @@ def is_of(path: Path, sha256: str) -> bool:
         return False
 
 
-def _attempt(make: Callable[[], Case], recorded: Reported | None) -> Base:
+def _attempt(make: Callable[[], Case], name: str, recorded: Reported | None) -> Base:
     try:
         case = make()
-        return Base(case, sha256_of(case.trace), recorded)
+        return Base(case, name, sha256_of(case.trace), recorded)
     except (ValueError, OSError) as error:
-        return Base(one_line(error), "", recorded)
+        return Base(one_line(error), name, "", recorded)
 
 
 def _case_of_run(meta: Meta, places: Places, offered: Offer) -> Case:

@@ -64,7 +64,7 @@ class Runs:
             before = base.replay()
             base.check()
             if not runs:
-                runs = (self._run(before, before.policy),)
+                runs = (self._run(before, base.name),)
             case = chosen(before, choice, self.offered)
             if case == before and runs[0].run.meta.kind == "simulated":
                 return Picture(runs, case, is_open=True)

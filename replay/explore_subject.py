@@ -106,6 +106,6 @@ def _of_sweep(folder: Path, places: Places, offered: Offer, slos: Sequence[Slo])
     firsts = []
     for workload in workloads:
         firsts.append(len(bases))
-        bases += [base_of_cell(one.result, places, offered) for one in workload.rows]
+        bases += [base_of_cell(one, places, offered) for one in workload.rows]
     sweeps = tuple(sweep_figure(workload, f"sweep{number}") for number, workload in enumerate(workloads))
     return Subject(title_of([], workloads), offered, tuple(slos), tuple(bases), sweeps, tuple(firsts))

@@ -13,7 +13,7 @@ from toy_trace import toy_trace
 import replay.api
 from replay.explore_app import settle
 from replay.explore_choice import SHARED, chosen, command_of, controls_of
-from replay.explore_page import control_of
+from replay.explore_page import FIGURES, control_of
 from replay.explore_runs import AT_ONCE, Runs
 from replay.explore_subject import Subject
 from replay.main import main
@@ -261,6 +261,10 @@ def test_many_requests_wait_for_the_button(subject: Subject, monkeypatch: pytest
     assert AT_ONCE > 19_366  # the shipped traces are not asked about
 
 
+def test_the_page_has_a_place_for_every_figure(subject: Subject) -> None:
+    assert set(shown(subject, "?replicas=2")["pictures"]) == set(FIGURES)
+
+
 def test_another_table_brings_its_own_engine(subject: Subject) -> None:
     base = subject.bases[0].replay()
     case = chosen(base, {"table": "h200-llama-3.2-1b-bf16"}, subject.offered)
@@ -333,6 +337,7 @@ def test_a_click_on_a_point_simulates_what_the_sweep_found(sweep: Subject) -> No
             assert page["notice"] == ""
             assert quantity(energy_j, "J") in numbers(page)
             assert bool(options) == (line["name"] == "batch-window")
+            assert sweep.bases[row].name in numbers(page)
 
 
 @pytest.mark.parametrize("cell", ["3", "-1", "x", "²"])

@@ -166,6 +166,21 @@ def test_what_a_request_asks_in_vain_does_not_stop_the_server(port: int) -> None
     assert answer(port)[0] == 200
 
 
+def test_a_fault_is_told_in_the_page_and_on_the_terminal(
+    run: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_: object) -> None:
+        raise ZeroDivisionError("nothing works")
+
+    monkeypatch.setattr("replay.explore_runs.simulated", fail)
+    with serving(subject_of(run)) as port:
+        status, text, _ = answer(port, "/_dash-update-component", asked("?replicas=2"), JSON)
+    assert status == 200
+    told = json.loads(text)["sideUpdate"]["notice"]["children"]
+    assert told == "a fault of replay: nothing works; the terminal tells more"
+    assert "ZeroDivisionError" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("host", "is_it"), [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False)]
 )
