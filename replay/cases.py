@@ -57,13 +57,12 @@ class Case:
         Raises:
             ValueError: The trace cannot be read or nothing of it is left.
         """
-        from traces.reading import read_trace
-        from traces.selection import select
+        from sim import sweep
 
         path = Path(self.trace)
         if not path.exists():
             raise ValueError(f"{path}: no such file; case {self.name} names it as its trace")
-        return select(read_trace(path), **self.selection)
+        return sweep.Case(path, **self.selection).read_trace()
 
     def predict(self, trace: "Trace", seed: int) -> "Trace":
         """Return the requests with what policies are told of their outputs.

@@ -27,7 +27,7 @@ def footprint_options(command: Command) -> Command:
 
 
 def take_rates(options: dict[str, Any]) -> "Rates":
-    """Remove the options of `footprint_options` from a command's, and return what they say.
+    """Remove those options of `footprint_options` that a command has, and return what they say.
 
     Raises:
         OSError: A file cannot be read.
@@ -35,4 +35,6 @@ def take_rates(options: dict[str, Any]) -> "Rates":
     """
     from sim.footprint import read_rates
 
-    return read_rates(**{name: options.pop(name) for name in ("grid_intensity", "price", "currency", "pue")})
+    return read_rates(
+        **{name: options.pop(name, None) for name in ("grid_intensity", "price", "currency", "pue")}
+    )

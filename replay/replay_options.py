@@ -113,15 +113,11 @@ def read_requests(path: Path, given: dict[str, Any], policy: "Policy", seed: int
         ValueError: It is no trace, nothing of it is left, or the policy needs a prediction of lengths.
     """
     from sim.arrivals import ensure_predicted
-    from sim.length_prediction import predict_lengths
-    from traces.reading import read_trace
-    from traces.selection import select
+    from sim.sweep import Case
 
     if not path.exists():
         raise ValueError(f"{path}: no such file; give a trace, or a command that `replay --help` lists")
-    selection = {name: value for name, value in given.items() if name != "length_prediction"}
-    trace = select(read_trace(path), **selection)
-    trace = predict_lengths(trace, given.get("length_prediction", "none"), seed)
+    trace = Case(path, seed=seed, **given).read_trace()
     ensure_predicted(trace, policy)
     return trace
 

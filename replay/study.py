@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sim.sweep import Case, put
+from sim.sweep import Case
+from sim.sweep_combinations import put
 from sim.sweep_grid import Span
 from sim.sweep_key import inputs_of, key_of
 from sim.sweep_result import Result

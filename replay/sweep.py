@@ -65,7 +65,7 @@ def cli(
     from replay.sweep_jobs import on_ray, over_cores
     from replay.sweep_run import run_cases
     from replay.sweep_text import Sweep, sweep_values, sweep_view, write_sweep
-    from sim.sweep import combinations
+    from sim.sweep_combinations import combinations
     from sim.sweep_front import known_latency
     from sim.sweep_grid import parse_axis
     from sim.sweep_ranking import rank

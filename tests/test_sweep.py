@@ -15,7 +15,8 @@ from toy_trace import toy_trace
 import sim.sweep_key
 from sim.slo import Slo
 from sim.summary import summarize
-from sim.sweep import Case, combinations, evaluate
+from sim.sweep import Case, evaluate
+from sim.sweep_combinations import combinations
 from sim.sweep_front import front, point
 from sim.sweep_grid import Axis, parse_axis
 from sim.sweep_key import inputs_of, key_of
