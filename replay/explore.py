@@ -52,8 +52,8 @@ def cli(
     import webbrowser
 
     from replay.explore_app import make_app, page_script
-    from replay.explore_base import Places
-    from replay.explore_choice import offer
+    from replay.explore_offer import offer
+    from replay.explore_places import Places
     from replay.explore_server import guard, is_loopback, server_of
     from replay.explore_subject import open_subject
     from sim.slo import parse_slos

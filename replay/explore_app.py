@@ -11,10 +11,13 @@ from urllib.parse import parse_qsl, urlencode
 from dash import ALL, ClientsideFunction, Dash, Input, Output, State, ctx, no_update, set_props
 
 from replay.errors import one_line
-from replay.explore_choice import SHARED, choice_of, command_of, controls_of
-from replay.explore_page import FIGURES, control_of, facts_of, layout_of, numbers_of, option_controls
+from replay.explore_choice import SHARED
+from replay.explore_command import command_of
+from replay.explore_controls import choice_of, controls_of
+from replay.explore_page import FIGURES, control_of, layout_of, option_controls
 from replay.explore_runs import Picture, Runs
 from replay.explore_subject import Subject
+from replay.explore_tables import facts_of, numbers_of
 from replay.report_page import figures_json, subtitle_of
 from sim.report_figure import Figure
 from sim.report_figures import figures_of

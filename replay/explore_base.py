@@ -5,21 +5,18 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import traces
 from replay.errors import one_line
-from replay.explore_choice import Offer, as_text, kinds_of
+from replay.explore_choice import as_text, kinds_of
+from replay.explore_offer import Offer
+from replay.explore_places import Places
 from sim.options import EngineOptions, FleetOptions
 from sim.report_runs import Reported, read_reported
 from sim.sweep import Case
 from sim.sweep_key import sha256_of
 from sim.sweep_ranking import Ranked
 from sim.sweep_result import Result
-from sim.table_files import DEFAULT, find_table, load_table
-from traces.reading import read_trace
 from traces.record import Meta
 
-SHIPPED = Path(traces.__path__[0])
-ENDINGS = (".parquet", ".csv", ".jsonl", ".gz")
 MIXED = "a fleet of several pools is not simulated anew here; use replay run --fleet"
 GIVEN = ("policy", "seed", "from_s", "to_s", "limit", "stretch", "length_prediction")
 
@@ -63,55 +60,6 @@ class Base:
             raise ValueError(f"{path}: another trace by now, by its hash; give the old one by --trace FILE")
 
 
-@dataclass(frozen=True, slots=True)
-class Places:
-    """Where things are that a record names.
-
-    Attributes:
-        trace: The trace, as the command line gives it; None to look for it.
-        folders: Where to look for it, besides the current folder and the shipped traces.
-        tables: Cost tables that do not ship, as the command line gives them.
-    """
-
-    trace: Path | None
-    folders: tuple[Path, ...]
-    tables: tuple[str, ...]
-
-    def find_trace(self, name: str, sha256: str) -> Path:
-        """Return the file of a trace.
-
-        Raises:
-            ValueError: It is not there.
-        """
-        folders = [*self.folders, Path(), Path("traces"), SHIPPED]
-        there = [
-            path
-            for folder in dict.fromkeys(folders)
-            for path in (sorted(folder.iterdir()) if folder.is_dir() else ())
-            if path.suffix in ENDINGS and Path(path.name.removesuffix(".gz")).stem == name
-        ]
-        if self.trace is not None:
-            there = [self.trace]
-        found = next((path for path in there if is_of(path, sha256)), None)
-        if found is not None:
-            return found
-        why = f"{there[0]} is another, by its hash" if there else f"no file {name}.* is here or in traces/"
-        raise ValueError(f"the trace {name} cannot be replayed anew: {why}; give --trace FILE")
-
-    def find_table(self, name: str | None) -> str:
-        """Return what a table of this name is loaded by; of no name, the first given or the default.
-
-        Raises:
-            ValueError: There is none.
-        """
-        if name is None:
-            return next(iter(self.tables), DEFAULT)
-        given = (
-            path for path in self.tables if name in (load_table(path).name, find_table(path).parent.name)
-        )
-        return next(given, None) or find_table(name).parent.name
-
-
 def base_of_trace(trace: Path, policy: str, table: str) -> Base:
     """Return a replay of a trace.
 
@@ -136,14 +84,6 @@ def base_of_run(folder: Path, places: Places, offered: Offer) -> Base:
 def base_of_cell(cell: Ranked, places: Places, offered: Offer) -> Base:
     """Return a cell of a sweep."""
     return _attempt(lambda: _case_of_cell(cell.result, places, offered), cell.name, None)
-
-
-def is_of(path: Path, sha256: str) -> bool:
-    """Say whether there is a file with this hash, or a trace that says that its source has it."""
-    try:
-        return sha256_of(path) == sha256 or read_trace(path).sha256 == sha256
-    except (ValueError, OSError):
-        return False
 
 
 def _attempt(make: Callable[[], Case], name: str, recorded: Reported | None) -> Base:

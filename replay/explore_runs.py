@@ -5,7 +5,8 @@ from threading import Lock
 
 from replay.errors import one_line
 from replay.explore_base import Base
-from replay.explore_choice import Choice, Offer, chosen, words_of
+from replay.explore_choice import Choice, chosen, words_of
+from replay.explore_offer import Offer
 from sim.report_guards import judge
 from sim.report_runs import LONGEST_NAME, Reported
 from sim.simulate import simulate_fleet

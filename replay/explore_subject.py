@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from replay.explore_base import Base, Places, base_of_cell, base_of_run, base_of_trace
-from replay.explore_choice import Offer
+from replay.explore_base import Base, base_of_cell, base_of_run, base_of_trace
+from replay.explore_offer import Offer
+from replay.explore_places import Places
 from replay.explore_runs import simulated
 from replay.report_page import title_of
 from sim.report_figure import Figure

@@ -10,8 +10,8 @@ from click.testing import CliRunner
 from toy_table import toy_table
 
 from replay.explore_app import make_app, page_script, show
-from replay.explore_base import Places
-from replay.explore_choice import offer
+from replay.explore_offer import offer
+from replay.explore_places import Places
 from replay.explore_runs import Runs
 from replay.explore_server import guard, server_of
 from replay.explore_subject import Subject, open_subject

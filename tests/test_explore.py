@@ -12,7 +12,9 @@ from toy_trace import toy_trace
 
 import replay.api
 from replay.explore_app import settle
-from replay.explore_choice import SHARED, chosen, command_of, controls_of
+from replay.explore_choice import SHARED, chosen
+from replay.explore_command import command_of
+from replay.explore_controls import controls_of
 from replay.explore_page import FIGURES, control_of
 from replay.explore_runs import AT_ONCE, Runs
 from replay.explore_subject import Subject
