@@ -7,6 +7,7 @@ import click
 
 from replay.completion import complete_table
 from replay.footprint_options import footprint_options, take_rates
+from replay.output import output_options, tell
 
 if TYPE_CHECKING:
     from sim.step_cost import Coefficients
@@ -22,18 +23,17 @@ TABLE_HELP = "Split the measured energy by what this cost table says of the step
 )
 @click.option("--table", metavar="NAME|FILE", shell_complete=complete_table, help=TABLE_HELP)
 @footprint_options
-@click.option("--json", "as_json", is_flag=True, help="Print the comparison as one JSON object.")
 @click.option(
     "--markdown", type=click.Path(path_type=Path), metavar="FILE", help="Write it as Markdown, too."
 )
 @click.option("--plot", type=click.Path(path_type=Path), metavar="FILE", help="Draw it (.png, .svg, .pdf).")
 @click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
 @click.option("--force", is_flag=True, help="Compare runs that broke a guard, too.")
+@output_options
 def cli(
     simulated: Path,
     measured: tuple[Path, ...],
     table: str | None,
-    as_json: bool,
     markdown: Path | None,
     plot: Path | None,
     overwrite: bool,
@@ -45,7 +45,10 @@ def cli(
     Several measured runs give the noise floor: what two measurements of the same differ by. docs/compare.md
     defines every number.
     """
-    from replay.comparison_text import comparison_json, comparison_markdown, comparison_text
+    from dataclasses import asdict
+
+    from replay.comparison_text import LABEL, comparison_markdown, comparison_view
+    from replay.sparkline import power_view
     from sim.compare import compare
     from sim.compare_plot import plot_comparison
     from sim.footprint import with_footprint
@@ -63,7 +66,13 @@ def cli(
             part.write_text(comparison_markdown(comparison))
     if plot is not None:
         plot_comparison(run, runs, plot, overwrite=overwrite)
-    click.echo(comparison_json(comparison) if as_json else comparison_text(comparison))
+    numbers = [f" {number}" for number in range(1, len(runs) + 1)] if len(runs) > 1 else [""]
+    powers = [(f"{one.meta.kind}{number}", one.power) for one, number in zip(runs, numbers, strict=True)]
+    tell(
+        lambda: asdict(comparison),
+        lambda: [*comparison_view(comparison), *power_view([("simulated", run.power), *powers], LABEL)],
+        markdown or plot,
+    )
 
 
 def read_measured(folder: Path, costs: "Coefficients | None") -> "Run":

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from replay.printing import MISSING, money, quantity
+from replay.screen import View, bad, heading, table
 from sim.compare import Comparison, Row
 
 LABELS = {
@@ -26,6 +27,9 @@ IN_SHORT = (
     "e2e_p99_s",
 )
 BEYOND = "beyond the target"
+NOT_VALID = "NOT VALID"
+LABEL = 10
+"""Least width of the first column, in characters."""
 
 
 def comparison_json(comparison: Comparison) -> str:
@@ -33,15 +37,15 @@ def comparison_json(comparison: Comparison) -> str:
     return json.dumps(asdict(comparison), allow_nan=False)
 
 
-def comparison_text(comparison: Comparison) -> str:
-    """Return the comparison as aligned tables."""
-    lines = [_title(comparison), ""]
-    lines += [_aligned(_headings(comparison))]
+def comparison_view(comparison: Comparison) -> View:
+    """Return the comparison as tables."""
+    rows = []
     for row in comparison.rows:
-        mark = f"  {BEYOND}" if row.is_within_target is False else ""
-        lines.append(_aligned((_label(row.metric, comparison), *_cells(row))) + mark)
-    lines += ["", *_remarks(comparison)]
-    return "\n".join(lines)
+        mark = bad(BEYOND) if row.is_within_target is False else ""
+        rows.append((_label(row.metric, comparison), *_cells(row), mark))
+    numbers = table(rows, "lrrrrl", heads=(*_headings(comparison), ""), widths=(LABEL,))
+    remarks = [bad(text) if text.startswith(NOT_VALID) else text for text in _remarks(comparison)]
+    return [heading(_title(comparison)), "", numbers, "", *remarks]
 
 
 def comparison_markdown(comparison: Comparison) -> str:
@@ -165,12 +169,8 @@ def _remarks(comparison: Comparison) -> list[str]:
             f"p95; in size {half} at p50, {most} at p99"
         )
     remarks += [f"engine option {difference}" for difference in comparison.differences]
-    remarks += [f"NOT VALID: {reason}" for reason in comparison.invalid]
+    remarks += [f"{NOT_VALID}: {reason}" for reason in comparison.invalid]
     return remarks
-
-
-def _aligned(cells: Sequence[str]) -> str:
-    return (f"{cells[0]:<12}" + "".join(f" {cell:>12}" for cell in cells[1:])).rstrip()
 
 
 def _head(headings: Sequence[str]) -> list[str]:

@@ -16,8 +16,8 @@ BLOCKS = "▁▂▃▄▅▆▇█"
 MOST_SPANS = 60
 LEAST_SPAN_S = 0.5
 """Five samples of a counter that ticks ten times a second."""
-FLAT_FRACTION = 0.01
-"""What differs by less is drawn as less than the whole height."""
+LEAST_HEIGHT_FRACTION = 0.25
+"""Of the largest power: what differs by less does not fill the height, so that little looks little."""
 
 
 def power_view(runs: Sequence[tuple[str, Power]], label_width: int) -> View:
@@ -41,8 +41,8 @@ def mean_power_w(power: Power, edges_s: Floats) -> Floats:
 
 
 def blocks(values: Floats, least: float, most: float) -> str:
-    """Return a block a value, the lowest for `least` and the highest for `most`; a space for NaN."""
-    height = max(most - least, FLAT_FRACTION * most) or 1.0
+    """Return a block a value, the lowest for `least`, the highest for a far `most`, a space for NaN."""
+    height = max(most - least, LEAST_HEIGHT_FRACTION * most) or 1.0
     levels = np.clip((np.nan_to_num(values) - least) / height * len(BLOCKS), 0, len(BLOCKS) - 1)
     return "".join(
         " " if is_missing else BLOCKS[int(level)]

@@ -2,6 +2,7 @@
 
 import re
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +11,13 @@ import click
 from replay.cases import Case, read_plan
 from replay.completion import complete_policy, complete_router, complete_table
 from replay.live_engine import LiveEngine, StartedVllm, TwinVllm
+from replay.output import output_options, say, tell
 from replay.replay_options import selection_options
 
 if TYPE_CHECKING:
+    from replay.screen import View
     from replay.validate_measure import Terms
+    from sim.compare import Comparison
     from sim.table import CostTable
 
 PLAN_HELP = "Several cases on one engine: a JSON list, see docs/live.md."
@@ -67,6 +71,7 @@ STOP_HELP = "Begin no replay that would end later; run again to go on."
 @click.option("--stop-after", type=float, metavar="SECONDS", help=STOP_HELP)
 @click.option("--measure-only", is_flag=True, help="Simulate nothing; do that later with --compare-only.")
 @click.option("--compare-only", is_flag=True, help="Measure nothing; compare what is in --out.")
+@output_options
 def cli(
     trace: Path | None,
     plan: Path | None,
@@ -97,6 +102,7 @@ def cli(
         raise click.UsageError("--adapt measures a card; a twin has none: leave it out")
     if adapt and replicas > 1:
         raise click.UsageError("--adapt measures one card, not that of each replica; leave it out")
+    left = 0
     if not compare_only:
         from replay.validate_measure import Terms
 
@@ -117,14 +123,24 @@ def cli(
         )
         left = _measure(cases, out, live, terms)
         if left:
-            click.echo(f"{left} replays are left; give the same command again to go on", err=True)
+            say(f"{left} replays are left; give the same command again to go on")
+    compared = []
     if not measure_only:
-        from replay.comparison_text import comparison_text
         from replay.validate_compare import compare_cases
 
-        costs = _adapted(table, out / ADAPTED) if adapt else _load(table)
-        for name, comparison in compare_cases(out, costs):
-            click.echo(f"{name}\n{comparison_text(comparison)}\n")
+        compared = compare_cases(out, _adapted(table, out / ADAPTED) if adapt else _load(table))
+    tell(
+        lambda: {"left": left, "cases": {name: asdict(comparison) for name, comparison in compared}},
+        lambda: [part for one in compared for part in _case_view(*one)],
+        out,
+    )
+
+
+def _case_view(name: str, comparison: "Comparison") -> "View":
+    from replay.comparison_text import comparison_view
+    from replay.screen import heading
+
+    return [heading(name), *comparison_view(comparison), ""]
 
 
 def _vllm(
@@ -184,6 +200,6 @@ def _measure(cases: list[Case], out: Path, engine: LiveEngine, terms: "Terms") -
 
     turns = turns_left(cases, out, terms.seed)
     if not turns:
-        click.echo("every replay is on disk already; nothing to measure", err=True)
+        say("every replay is on disk already; nothing to measure")
         return 0
     return measure_turns(turns, engine.rig(terms.seed), terms)

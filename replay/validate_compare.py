@@ -6,10 +6,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from replay.cases import Case, read_case
 from replay.compare import read_measured, split_measured
+from replay.output import warn
 
 if TYPE_CHECKING:
     from sim.compare import Comparison
@@ -56,7 +55,7 @@ def compare_cases(out: Path, table: "CostTable") -> "list[tuple[str, Comparison]
         valid = tuple(run for run in measured.runs if run.meta.energy_valid)
         for run in measured.runs:
             if not run.meta.energy_valid:
-                click.echo(f"{measured.case.name}: left out: {'; '.join(run.meta.invalid_reasons)}", err=True)
+                warn(f"{measured.case.name}: left out: {'; '.join(run.meta.invalid_reasons)}")
         if valid:
             compared.append((measured.case, _compare_case(replace(measured, runs=valid), table)))
     if not compared:

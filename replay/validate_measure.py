@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
 from replay.cases import Case, read_case, write_case
+from replay.output import say
 
 if TYPE_CHECKING:
     from backends.rig import Rig
@@ -105,7 +104,7 @@ async def _measure_turns(
     from backends.measured_run import measure_replay
     from traces.record_files import write_run
 
-    click.echo("starting the engine", err=True)
+    say("starting the engine")
     async with rig as running:
         if terms.card is not None:
             await _measure_card(running, terms.card, terms.seed)
@@ -125,7 +124,7 @@ async def _measure_turns(
             )
             measured = await measure_replay(what, running)
             write_run(measured.run, turn.folder, overwrite=True, attachments=measured.attachments)
-            click.echo(_describe(turn, measured.run), err=True)
+            say(_describe(turn, measured.run))
             if measured.ending.is_interrupted:
                 return len(turns) - place, True
             if measured.ending.is_engine_dead:
@@ -140,9 +139,7 @@ async def _measure_card(rig: "Rig", folder: Path, seed: int) -> None:
 
     assert rig.steps_since is not None
     running = Running(rig.engine, rig.meter, rig.steps_since, rig.gpus, gpu_facts(rig.gpus))
-    await measure_running(
-        folder, Plan(grid="card", seed=seed), running, lambda text: click.echo(text, err=True)
-    )
+    await measure_running(folder, Plan(grid="card", seed=seed), running, say)
 
 
 def _describe(turn: Turn, run: "Run") -> str:

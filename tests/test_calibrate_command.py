@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -220,8 +220,15 @@ def test_measured_points_become_a_table_that_can_be_plotted(
     table = replace(table, states=states, meta={**table.meta, "states_notes": {"rounds": 3}})
     save_table(table, out)
     (out / "points.jsonl").unlink()
-    again = CliRunner().invoke(main, ["calibrate", "--out", str(out), "--fit-only"])
+    again = CliRunner().invoke(main, ["calibrate", "--out", str(out), "--fit-only", "--json", "--quiet"])
     assert again.exit_code == 0, again.stderr
+    assert again.stderr == ""
+    assert json.loads(again.stdout) == {
+        "table": "invented",
+        "errors": table.meta["errors"],
+        "states": {"off": asdict(states["off"])},
+        "out": str(out),
+    }
     assert table_to_json(load_table(str(out))) == table_to_json(table)
 
     plotted = CliRunner().invoke(main, ["tables", str(out), "--plot", str(tmp_path / "plot.png")])

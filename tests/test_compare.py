@@ -13,10 +13,11 @@ from toy_run import toy_run
 from replay.comparison_text import (
     comparison_json,
     comparison_markdown,
-    comparison_text,
+    comparison_view,
     overview_markdown,
 )
 from replay.main import main
+from replay.screen import plain
 from sim.compare import METRICS, compare
 from sim.metrics import latency_s
 from traces.record import SERVED, EnergySplit, Footprint, Run
@@ -58,7 +59,7 @@ def test_a_run_of_the_twin_is_not_called_measured() -> None:
     comparison = compare(simulated_run(), (twin_run(),))
     assert comparison.kind == "twin"
     overview = overview_markdown([("toy", comparison)])
-    for text in (comparison_text(comparison), comparison_markdown(comparison), overview):
+    for text in (plain(comparison_view(comparison)), comparison_markdown(comparison), overview):
         assert "measured" not in text
         assert "twin" in text
     assert json.loads(comparison_json(comparison))["kind"] == "twin"

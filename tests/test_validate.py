@@ -109,6 +109,16 @@ def test_one_command_measures_simulates_and_compares(lab: Lab) -> None:
     assert "energy over time" in result.stdout
 
 
+def test_json_has_the_comparison_of_each_case_and_quiet_is_the_folder(lab: Lab) -> None:
+    plan = lab.plan({"name": "a"})
+    out = "out"
+    answer = json.loads(lab.validate("--plan", plan, "--json").stdout)
+    assert (answer["left"], answer["out"], list(answer["cases"])) == (0, out, ["a"])
+    assert answer["cases"]["a"] == json.loads((lab.folder / "out" / "a" / "comparison.json").read_text())
+    again = lab.validate("--plan", plan, "--quiet")
+    assert (again.stdout, again.stderr) == (f"{out}\n", "")
+
+
 def test_a_plan_runs_on_one_engine_and_repeats_give_the_noise(lab: Lab) -> None:
     plan = lab.plan({"name": "a", "repeats": 2}, {"name": "b", "stretch": 1.5})
     assert lab.validate("--plan", plan).exit_code == 0
