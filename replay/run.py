@@ -12,8 +12,10 @@ from replay.footprint_options import footprint_options, take_rates
 from replay.keep import RUNS, keep_run, make_runs
 from replay.output import output_options, say, tell
 from replay.replay_options import (
+    IN_FILE,
     announce_compilation,
     engine_options,
+    fleet_option,
     policy_option,
     priced_options,
     read_requests,
@@ -21,6 +23,8 @@ from replay.replay_options import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from backends.measured_record import Measured
     from replay.live_engine import LiveEngine
     from sim.footprint import Rates
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
     from sim.policy import Policy
     from sim.pools import Pools
     from sim.serving import Setup
+    from sim.slo import Slo
     from sim.summary import Summary
     from sim.table import CostTable
     from traces.long_trace import LongTrace
@@ -37,7 +42,6 @@ if TYPE_CHECKING:
 ROUTER = "round-robin"
 NO_STEPS = "divides the energy of steps, which a server tells nothing of; leave it out"
 SIMULATED = "is simulated only: leave it out"
-IN_FILE = "goes into the file that --fleet names; leave it out"
 CHOOSES = "chooses among --replicas; leave it out"
 BACKEND_HELP = "Where requests are served: in simulation, by a vLLM started here, or by a running server."
 MODEL_HELP = "Of a live engine: model name or folder; for vllm, config.json alone runs on random weights."
@@ -47,8 +51,8 @@ VOCABULARY_HELP = "Of --backend openai: prompts' token ids are below N.  [defaul
 REPLICAS_HELP = "Equal engines behind the policy, each on GPUs of its own."
 ROUTER_HELP = "Which of several replicas a request goes to (docs/fleet.md).  [default: round-robin]"
 SCALING_HELP = "Which of several replicas sleep, and when (docs/fleet.md).  [default: fixed]"
-FLEET_HELP = "Pools of replicas that differ, as YAML, and their router (docs/fleet.md)."
 GPU_HELP = "Of a live engine: NVML index to meter; repeatable.  [default: those that vLLM uses; none]"
+SLO_HELP = "Limit of each request in seconds, ttft=2: tell how many keep all limits; repeatable."
 OUT_HELP = "Folder for the run's record; it must not exist.  [default: runs/TRACE-POLICY-TIME]"
 
 
@@ -73,9 +77,10 @@ OUT_HELP = "Folder for the run's record; it must not exist.  [default: runs/TRAC
 @click.option("--replicas", type=click.IntRange(min=1), default=1, show_default=True, help=REPLICAS_HELP)
 @click.option("--router", metavar="R[:K=V]", shell_complete=complete_router, help=ROUTER_HELP)
 @click.option("--scaling", metavar="S[:K=V]", help=SCALING_HELP)
-@click.option("--fleet", type=click.Path(path_type=Path), metavar="FILE", help=FLEET_HELP)
+@fleet_option
 @selection_options
 @footprint_options
+@click.option("--slo", "slos", multiple=True, metavar="LATENCY=S", help=SLO_HELP)
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help=OUT_HELP)
 @click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Seed of what is drawn.")
 @output_options
@@ -95,6 +100,7 @@ def cli(
     router: str | None,
     scaling: str | None,
     fleet: Path | None,
+    slos: tuple[str, ...],
     out: Path | None,
     seed: int,
     **selection: Any,
@@ -107,11 +113,12 @@ def cli(
     from dataclasses import replace
 
     from sim.fleet_file import read_fleet
-    from sim.footprint import footprint_of
+    from sim.footprint import with_footprint
     from sim.options import FleetOptions
     from sim.registry import make_policy
     from sim.serving import Setup
     from sim.settings import split_pair
+    from sim.slo import parse_limits
     from sim.summary import summarize
     from sim.table_files import load_table
     from sim.told_costs import asking
@@ -134,7 +141,7 @@ def cli(
         },
     )
     _ensure_writable(out)
-    rates = take_rates(selection)
+    rates, limits = take_rates(selection), parse_limits(slos)
     chosen = make_policy(policy, dict(split_pair(pair, "--set") for pair in settings), seed)
     if backend == "openai" and not asking(chosen):
         _refuse({"--table": table}, ("--table",), NO_STEPS)
@@ -147,18 +154,16 @@ def cli(
         if isinstance(setup, Setup) and not given:
             long = _long(trace, chosen, setup)
             if long is not None:
-                _stream(long, chosen, policy, setup, rates, out, seed)
+                _stream(long, chosen, policy, setup, rates, limits, out, seed)
                 return
         run = _simulate(read_requests(trace, given, chosen, seed), chosen, setup, seed)
     else:
         costs = load_table(table) if table else None
         measured = _measure(read_requests(trace, given, chosen, seed), chosen, live, costs, seed)
         run, attachments, interrupted = measured.run, measured.attachments, measured.ending.is_interrupted
-    footprint = footprint_of(run.meta, run.power, rates)
-    meta = replace(run.meta, policy=policy, trace_options=given, footprint=footprint)
-    run = replace(run, meta=meta)
+    run = with_footprint(replace(run, meta=replace(run.meta, policy=policy, trace_options=given)), rates)
     directory = keep_run(run, out or _free_directory(RUNS, run.meta.run_id), attachments)
-    print_summary(run.meta, summarize(run), run.power, directory)
+    print_summary(run.meta, summarize(run, limits), run.power, directory)
     if interrupted:
         raise click.Abort
     ensure_valid(run.meta.invalid_reasons)
@@ -281,6 +286,7 @@ def _stream(
     policy_name: str,
     setup: "Setup",
     rates: "Rates",
+    limits: "Sequence[Slo]",
     out: Path | None,
     seed: int,
 ) -> None:
@@ -299,7 +305,7 @@ def _stream(
     directory = out or _free_directory(RUNS, id_of_run(trace.facts, policy, datetime.now(UTC)))
     with new_record(directory) as record, LateBar(trace.requests, "replaying") as bar:
         meta, power, tally = simulate_stream(
-            trace, policy, setup, record.add, seed=seed, progress=bar.advance
+            trace, policy, setup, record.add, seed=seed, progress=bar.advance, limits=limits
         )
         meta = replace(meta, policy=policy_name, footprint=footprint_of(meta, power, rates))
         record.finish(meta, power)

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from replay.printing import quantity, share
+from replay.printing import money, quantity, share
 from replay.screen import Cell, Together, View, bad, faint, heading, table
 from replay.sparkline import power_view
 from sim.summary import Summary
@@ -31,7 +31,7 @@ def summary_view(meta: Meta, summary: Summary, power: Power, directory: Path) ->
     blocks = [_energy(summary), *power_view([("power", power)], LABEL)]
     if len(meta.replicas) > 1:
         blocks += ["", *_replicas(meta.replicas)]
-    return [heading(_title(meta)), "", *blocks, "", _latency(summary), "", _origin(meta, summary, directory)]
+    return [heading(_title(meta)), "", *blocks, "", *_latency(summary), "", _origin(meta, summary, directory)]
 
 
 def _title(meta: Meta) -> str:
@@ -71,7 +71,7 @@ def _energies(summary: Summary) -> Iterator[tuple[str, str, Cell]]:
     if summary.carbon_g is not None:
         yield "carbon", quantity(summary.carbon_g, "g"), "CO2e of the energy"
     if summary.price is not None:
-        yield "price", f"{summary.price:#.4g}", summary.currency or ""
+        yield "price", money(summary.price), summary.currency or ""
 
 
 def _label(summary: Summary) -> Cell:
@@ -84,14 +84,21 @@ def _label(summary: Summary) -> Cell:
     return words.get(summary.energy_source, "")
 
 
-def _latency(summary: Summary) -> Table:
+def _latency(summary: Summary) -> View:
     quantiles = (
         ("TTFT", summary.ttft_p50_s, summary.ttft_p90_s, summary.ttft_p99_s),
         ("TPOT", summary.tpot_p50_s, summary.tpot_p90_s, summary.tpot_p99_s),
         ("E2E", summary.e2e_p50_s, summary.e2e_p90_s, summary.e2e_p99_s),
     )
     rows = [(name, *(quantity(value, "s") for value in values)) for name, *values in quantiles]
-    return table(rows, "lrrr", heads=("", "p50", "p90", "p99"), widths=(LABEL, NUMBER, NUMBER, NUMBER))
+    view: View = [
+        table(rows, "lrrr", heads=("", "p50", "p90", "p99"), widths=(LABEL, NUMBER, NUMBER, NUMBER))
+    ]
+    if summary.attainment_fraction is None:
+        return view
+    attained = f"{100 * summary.attainment_fraction:.2f} % of the requests keep their limits"
+    good = table([("goodput", quantity(summary.goodput_rps, "/s"), attained)], "lrl", widths=(LABEL, NUMBER))
+    return [*view, good]
 
 
 def _replicas(replicas: tuple[ReplicaUse, ...]) -> View:

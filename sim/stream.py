@@ -1,7 +1,7 @@
 """Simulate a replay of a trace too long for memory, its outcomes handed over as they become known."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -16,6 +16,7 @@ from sim.replica_processes import Processes
 from sim.request_table import check_lengths
 from sim.run_facts import describe
 from sim.serving import Setup, outcomes_of, power_tick_s, takes_turns
+from sim.slo import Slo
 from sim.tally import Tally
 from sim.told_costs import tell_costs
 from traces.long_trace import LongTrace
@@ -45,6 +46,7 @@ def simulate_stream(
     seed: int = 0,
     progress: Progress | None = None,
     processes: int | None = None,
+    limits: Sequence[Slo] = (),
 ) -> tuple[Meta, Power, Tally]:
     """Replay as `sim.simulate.simulate` does, with the same results.
 
@@ -59,6 +61,7 @@ def simulate_stream(
         seed: Recorded with the run.
         progress: Called with the number of requests just finished.
         processes: How many to use, all processors if None; more than replicas are of no use.
+        limits: Of each request, for the tally.
 
     Returns:
         The run's facts with the guards' verdict, its power, and what its outcomes come to.
@@ -72,7 +75,7 @@ def simulate_stream(
     arrival_s = trace.arrivals()
     release_s, last_arrival_s = _release_times(trace, policy, arrival_s), float(arrival_s[-1])
     del arrival_s
-    tally, window = Tally(), Window(setup.fleet.replicas)
+    tally, window = Tally(limits=limits), Window(setup.fleet.replicas)
     fleet = Processes(setup, power_tick_s(last_arrival_s), processes or len(os.sched_getaffinity(0)))
 
     def take_in(answers: list[Served]) -> None:

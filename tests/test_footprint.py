@@ -189,13 +189,15 @@ def test_a_selection_leaves_the_series_at_time_0_of_the_replay_and_its_own_recor
 
 
 def test_a_streamed_replay_tells_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    given = ("--grid-intensity", "rates.csv", "--price", "rates.csv")
+    given = ("--grid-intensity", "rates.csv", "--price", "rates.csv", "--slo", "ttft=0.022", "--slo", "e2e=9")
     whole = told(*given)
     Path("out").rename("whole")
     monkeypatch.setattr("traces.long_trace.LONG_REQUESTS", 1)
-    monkeypatch.setattr("sim.simulate.simulate", None)  # a replay that is not streamed fails
+    monkeypatch.setattr("sim.simulate.simulate_fleet", None)  # a replay that is not streamed fails
     streamed = told(*given)
     assert (streamed["carbon_g"], streamed["price"]) == pytest.approx((whole["carbon_g"], whole["price"]))
+    for name in ("attainment_fraction", "goodput_rps"):
+        assert streamed[name] == whole[name] > 0
 
 
 def test_the_table_shows_them_and_nothing_of_them_unasked() -> None:
@@ -216,6 +218,7 @@ def test_the_table_shows_them_and_nothing_of_them_unasked() -> None:
         (("--price", "1", "--pue", "0.9"), "pue must be >= 1 and finite, got 0.9"),
         (("--pue", "1.1"), "pue acts on carbon and price: give the grid's intensity or a price, too"),
         (("--currency", "EUR"), "a currency is of a price: give the price, too"),
+        (("--slo", "ttft_p99=2"), "ttft_p99: goodput is of limits of each request; give ttft=SECONDS"),
     ],
 )
 def test_what_makes_no_sense_is_one_line_and_leaves_no_record(

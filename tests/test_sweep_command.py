@@ -383,12 +383,15 @@ def test_the_share_is_that_of_the_record() -> None:
     requests = read_run(Path("run")).requests
     limits = {latency: float(requests[f"{latency}_s"].quantile(0.8)) for latency in ("ttft", "tpot")}
     slos = [word for latency, limit_s in limits.items() for word in ("--slo", f"{latency}={limit_s!r}")]
+    told = json.loads(CliRunner().invoke(main, [*words, *slos, "--json", "--out", "again"]).stdout)
     swept(*GRID, "--grid", "window_s=2", *slos, "--out", "out")
     rows = pq.read_table("out/sweep.parquet").to_pylist()
     (attained,) = [row["attainment_fraction"] for row in rows if row["policy"] == "batch-window"]
     within = [requests[f"{latency}_s"] <= limit_s for latency, limit_s in limits.items()]
-    assert attained == (within[0] & within[1]).mean()
+    assert attained == told["attainment_fraction"] == (within[0] & within[1]).mean()
     assert 0 < attained < 0.8
+    text = CliRunner().invoke(main, [*words, *slos, "--out", "as-text"]).stdout
+    assert f"/s  {100 * attained:.2f} % of the requests keep their limits" in text
 
 
 def test_a_long_table_shows_its_front_alone(monkeypatch: pytest.MonkeyPatch) -> None:
