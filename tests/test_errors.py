@@ -2,10 +2,12 @@
 
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -70,6 +72,12 @@ def test_a_run_that_broke_guards_is_told_apart_from_bad_input() -> None:
     with pytest.raises(Flawed, match=r"^the run is not valid: guard 1: late \(and 1 more\)$") as raised:
         ensure_valid(["guard 1: late", "guard 2: hot"])
     assert raised.value.exit_code == Exit.FLAWED == 3
+
+
+def test_the_docs_name_every_exit_code() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "command.md").read_text()
+    table = page.partition("## Exit codes")[2].partition("## ")[0]
+    assert [int(code) for code in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)] == sorted([1, *Exit])
 
 
 def test_a_reader_that_goes_away_ends_the_command_silently() -> None:
