@@ -7,7 +7,7 @@ from math import inf
 import numpy as np
 
 from sim.compiled import entry_for
-from sim.engine_loop import FINISHED, FULL, advance, earliest_finish_s, take_finished
+from sim.engine_loop import FINISHED, FULL, advance, earliest_finish_s, free_sent, take_finished
 from sim.engine_state import (
     DECODE_J,
     EVENT_COLUMNS,
@@ -28,6 +28,7 @@ from sim.engine_state import (
     new_engine,
 )
 from sim.gpu_step import rest_until, stand_by_until
+from sim.kv_transfer import KvTransfer
 from sim.options import EngineOptions
 from sim.power_samples import PowerSamples
 from sim.prefix_cache import forget_all
@@ -88,6 +89,7 @@ class SimulatedEngine:
         *,
         power_tick_s: float = 0.1,
         keeps_steps: bool = False,
+        transfer: KvTransfer | None = None,
     ) -> None:
         """Start at time 0 with nothing to do.
 
@@ -98,14 +100,17 @@ class SimulatedEngine:
             table: What steps cost.
             power_tick_s: Seconds between power samples, above 0.
             keeps_steps: Whether `log` is kept: some 100 bytes a step and 48 bytes a request in it.
+            transfer: How the KV of finished requests is sent away, None if it is not. If it is, requests
+                must have one output token, and finish when their KV has arrived.
 
         Raises:
             ValueError: A request of the trace cannot be served, or the tick is not > 0.
         """
         if not power_tick_s > 0:
             raise ValueError(f"power_tick_s must be > 0, got {power_tick_s}")
+        link = None if transfer is None else transfer.link
         self._table = table_of(requests, options) if isinstance(requests, Trace) else requests
-        self._core = new_engine(self._table, options, table, power_tick_s, keeps_steps)
+        self._core = new_engine(self._table, options, table, power_tick_s, keeps_steps, link)
         self._advance = entry_for(advance, self._core, 0.0, True)
         self._take_finished = entry_for(take_finished, self._core, 0.0)
         self._earliest_finish_s = entry_for(earliest_finish_s, self._core)
@@ -306,6 +311,7 @@ class SimulatedEngine:
         if not last_s <= end_s < inf:
             raise ValueError(f"end_s must be finite and >= the last step's end ({last_s} s), got {end_s}")
         rest_until(self._core, end_s)
+        free_sent(self._core, end_s)
         self._collect()
         self._power = self._samples.finish(end_s, self.split.total_j)
 

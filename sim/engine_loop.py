@@ -12,6 +12,7 @@ from sim.engine_state import (
     GPU_END_S,
     INPUT_HEAD,
     INPUT_TAIL,
+    LINK_FREE_S,
     NOW_S,
     Engine,
 )
@@ -24,10 +25,19 @@ from sim.scheduler_state import (
     FINISHED_S,
     FINISHED_TAIL,
     FLIGHT_SIZE,
+    HEAD_BLOCKED,
+    HELD,
     IN_FLIGHT,
+    NEXT,
     NOBODY,
     OLDEST_FLIGHT,
+    PROMPT_TOKENS,
+    RUNNING,
+    SPARE_SEATS,
+    UNFLUSHED,
+    WAITING,
 )
+from sim.seats import first_held, free_first_held
 from sim.step_events import has_room, tell_arrival, tell_step
 from sim.waiting import join, take_first
 
@@ -94,14 +104,39 @@ def went_on(e: Engine, open_until_s: float) -> bool:
         input_s = next_input_s(e)
         if input_s > e.tally[NOW_S]:
             e.tally[NOW_S] = input_s + woken_s(e.host, input_s - e.tally[NOW_S])
+    if waits_for_held_blocks(e):
+        change_s = min(e.results[first_held(s), FINISHED_S], next_input_s(e))
+        if change_s >= open_until_s:
+            return False
+        e.tally[NOW_S] = max(e.tally[NOW_S], change_s)
     if e.tally[NOW_S] >= open_until_s:
         return False
     take_in(e)
+    if s.number[HELD] > 0:
+        free_sent(e, e.tally[NOW_S])
     if has_requests(s):
         decide(e, open_until_s)
     else:
         process_oldest(e)
     return True
+
+
+@compiled
+def waits_for_held_blocks(e: Engine) -> bool:
+    """Say whether steps would be empty until held blocks are free or somebody else comes."""
+    number = e.scheduler.number
+    is_in_flight = number[IN_FLIGHT] > 0 and number[FLIGHT_SIZE + number[OLDEST_FLIGHT]] > 0
+    is_idle = number[RUNNING] == 0 and number[UNFLUSHED] == 0 and not is_in_flight
+    is_refused = number[HEAD_BLOCKED] == 1 or number[SPARE_SEATS] == 0
+    return bool(number[HELD] > 0 and number[WAITING] > 0 and is_idle and is_refused)
+
+
+@compiled_entry
+def free_sent(e: Engine, now_s: float) -> None:
+    """Free the held blocks of those whose KV has been sent by now."""
+    s = e.scheduler
+    while s.number[HELD] > 0 and e.results[first_held(s), FINISHED_S] <= now_s:
+        free_first_held(s)
 
 
 @compiled
@@ -144,4 +179,18 @@ def process_oldest(e: Engine) -> None:
     size = int(s.number[FLIGHT_SIZE + oldest])
     ready_s = max(e.tally[NOW_S], e.tally[FLIGHT_OUTPUT_S + oldest])
     e.tally[NOW_S] = ready_s + process_s(e.host, size) if size > 0 else ready_s
+    last_finished = s.number[FINISHED_TAIL]
     process_output(s, e.results, e.tally[NOW_S] + e.host.deliver_s)
+    if s.rules.sends_kv:
+        send_kv(e, s.number[FINISHED_HEAD] if last_finished == NOBODY else s.requests[last_finished, NEXT])
+
+
+@compiled
+def send_kv(e: Engine, row: int) -> None:
+    """Send the KV of a request and of those behind it, which have finished; they finish when it arrives."""
+    while row != NOBODY:
+        begin_s = max(e.results[row, FINISHED_S], e.tally[LINK_FREE_S])
+        free_s = begin_s + e.link.token_s * e.scheduler.requests[row, PROMPT_TOKENS]
+        e.tally[LINK_FREE_S] = free_s
+        e.results[row, FINISHED_S] = free_s + e.link.latency_s
+        row = e.scheduler.requests[row, NEXT]

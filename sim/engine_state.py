@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sim.host_time import HostTime
+from sim.kv_transfer import NO_LINK, Link
 from sim.new_scheduler import new_scheduler
 from sim.options import EngineOptions
 from sim.request_table import RequestTable
@@ -26,8 +27,9 @@ from traces.trace import Floats, Ints
     _,
     IDLE_S,  # seconds in which the GPU ran no step, awake
     STANDBY_J,  # energy of other states than awake
+    LINK_FREE_S,  # when the link that sends KV is through with the last transfer
     TALLIES,
-) = range(13)
+) = range(14)
 (
     INPUT_HEAD,  # first request on its way to the engine core
     INPUT_TAIL,  # last of them
@@ -64,6 +66,7 @@ class Engine(NamedTuple):
         coefficients: What a step costs on the GPU.
         gpu: The GPU's state, which `step_cost` keeps.
         host: What it costs outside.
+        link: What KV is sent by, if it is.
         results: What is known of each request, as in `RequestTable`.
         tally: Seconds and joules, by the names above, shape (TALLIES,).
         number: Counts, by the names above, shape (COUNTS,).
@@ -78,6 +81,7 @@ class Engine(NamedTuple):
     coefficients: Coefficients
     gpu: Floats
     host: HostTime
+    link: Link
     results: Floats
     tally: Floats
     number: Ints
@@ -88,9 +92,14 @@ class Engine(NamedTuple):
 
 
 def new_engine(
-    requests: RequestTable, options: EngineOptions, table: CostTable, power_tick_s: float, keeps_steps: bool
+    requests: RequestTable,
+    options: EngineOptions,
+    table: CostTable,
+    power_tick_s: float,
+    keeps_steps: bool,
+    link: Link | None,
 ) -> Engine:
-    """Return an engine at time 0 that has been given nothing."""
+    """Return an engine at time 0 that has been given nothing; it sends KV if it has a link."""
     tally = np.zeros(TALLIES)
     tally[TICK_S] = power_tick_s
     number = np.zeros(COUNTS, np.int64)
@@ -98,10 +107,11 @@ def new_engine(
     number[RUNS_ALLOWED] = 1
     event_rows = len(requests.requests) + 64 * options.max_num_seqs
     return Engine(
-        scheduler=new_scheduler(requests, options),
+        scheduler=new_scheduler(requests, options, link is not None),
         coefficients=table.coefficients,
         gpu=new_state(),
         host=table.host,
+        link=link or NO_LINK,
         results=requests.results,
         tally=tally,
         number=number,

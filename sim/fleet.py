@@ -60,6 +60,11 @@ class Fleet:
         """Whether no submitted request is unfinished."""
         return not any(self._loads.values())
 
+    @property
+    def earliest_finish_s(self) -> float:
+        """No last token reaches its client before; later than the time advanced to, infinity if idle."""
+        return min(self._earliest_s)
+
     def submit(self, rows: Sequence[int] | Ints, at_s: float) -> None:
         """Take in rows, released at `at_s` in this order; times never decrease."""
         for row in rows:
@@ -80,7 +85,7 @@ class Fleet:
     def advance(self, until_s: float) -> Advanced:
         """Run to the first moment at which a last token reaches its client, but not beyond `until_s`."""
         finished = [NOBODY_FINISHED]
-        while (first_s := min(self._earliest_s)) <= until_s:
+        while (first_s := self.earliest_finish_s) <= until_s:
             first = self._earliest_s.index(first_s)
             self._earliest_s[first] = inf
             limit_s = min(until_s, *self._earliest_s)

@@ -7,13 +7,16 @@ from typing import Any
 
 import yaml
 
+from sim.kv_transfer import KV_BYTES_PER_TOKEN, KvTransfer
 from sim.options import FleetOptions, from_strings, options_among
 from sim.pools import Pool, Pools
 from sim.serving import Setup
 from sim.table import CostTable
 from sim.table_files import load_table
 
-FLEET_KEYS, POOL_KEYS = ("pools", "router", "scaling"), ("name", "table", "count", "engine")
+FLEET_KEYS = ("pools", "router", "scaling", "kv_transfer", "decode_router")
+POOL_KEYS = ("name", "table", "count", "engine", "role")
+TRANSFER_KEYS = ("gigabytes_per_s", "latency_ms", "bytes_per_token")
 
 
 def read_fleet(path: Path) -> Setup | Pools:
@@ -44,11 +47,26 @@ def _fleet(facts: Any) -> Setup | Pools:
     double = next((name for name in names if names.count(name) > 1), None)
     if double is not None:
         raise ValueError(f"two pools are named {double}; give each a name of its own")
-    given = {key: _text(facts[key], key) for key in ("router", "scaling") if key in facts}
-    if len(pools) > 1:
-        return Pools(tuple(pools), **given)
+    given = {key: _text(facts[key], key) for key in ("router", "scaling", "decode_router") if key in facts}
+    if "decode_router" in given and "kv_transfer" not in facts:
+        raise ValueError("decode_router is of pools that decode only; give the pools roles, or leave it out")
+    transfer = _transfer(facts["kv_transfer"], pools[0].table) if "kv_transfer" in facts else None
+    if len(pools) > 1 or pools[0].role or transfer:
+        return Pools(tuple(pools), kv_transfer=transfer, **given)
     (pool,) = pools
     return Setup(pool.options, FleetOptions(pool.count, **given), pool.table)
+
+
+def _transfer(facts: Any, table: CostTable) -> KvTransfer:
+    _check_keys(facts, "kv_transfer", TRANSFER_KEYS, TRANSFER_KEYS[:2])
+    for key, value in facts.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"kv_transfer: {key} must be a number, got {value!r}")
+    model = str(table.engine.get("model"))
+    token_bytes = facts.get("bytes_per_token", KV_BYTES_PER_TOKEN.get(model))
+    if token_bytes is None:
+        raise ValueError(f"kv_transfer needs bytes_per_token: what KV takes is not known of model {model}")
+    return KvTransfer(1e9 * facts["gigabytes_per_s"], facts["latency_ms"] / 1000, token_bytes)
 
 
 def _pool(entry: Any, load: Callable[[str], CostTable]) -> Pool:
@@ -64,7 +82,7 @@ def _pool(entry: Any, load: Callable[[str], CostTable]) -> Pool:
         options = from_strings(given, options_among(table.engine))
     except ValueError as error:
         raise ValueError(f"pool {name}: {error}") from error
-    return Pool(name, count, options, table)
+    return Pool(name, count, options, table, entry.get("role"))
 
 
 def _check_keys(facts: Any, what: str, known: Collection[str], needed: Collection[str]) -> None:

@@ -75,7 +75,7 @@ def find_hits(s: Scheduler, row: int, length: int) -> int:
         block = find(s, key_of(s, row, place))
         if block == NULL_BLOCK:
             return place
-        s.tables[s.rules.max_seqs, place] = block
+        s.tables[len(s.seats), place] = block
     return most
 
 
@@ -84,7 +84,7 @@ def blocks_to_admit(s: Scheduler, length: int, hits: int) -> int:
     """Return how many free blocks a request of `length` tokens takes: unused hits are among the free."""
     needed = blocks_for(length, s.rules.block_size) - hits
     for place in range(hits):
-        if s.blocks[s.tables[s.rules.max_seqs, place], USERS] == 0:
+        if s.blocks[s.tables[len(s.seats), place], USERS] == 0:
             needed += 1
     return needed
 
@@ -93,7 +93,7 @@ def blocks_to_admit(s: Scheduler, length: int, hits: int) -> int:
 def take_hits(s: Scheduler, seat: int, hits: int) -> None:
     """Let the request use the cached blocks that were found for it."""
     for place in range(hits):
-        block = int(s.tables[s.rules.max_seqs, place])
+        block = int(s.tables[len(s.seats), place])
         if s.blocks[block, USERS] == 0:
             unqueue(s, block)
         hold(s, seat, block)

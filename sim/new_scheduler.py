@@ -27,9 +27,9 @@ from sim.scheduler_state import (
 from traces.trace import Counts
 
 
-def new_scheduler(table: RequestTable, options: EngineOptions) -> Scheduler:
+def new_scheduler(table: RequestTable, options: EngineOptions, sends_kv: bool) -> Scheduler:
     """Return a scheduler that has seen none of the requests."""
-    seats = options.max_num_seqs
+    seats = options.max_num_seqs * (2 if sends_kv else 1)
     caches = options.enable_prefix_caching
     seating = np.zeros((LISTS, seats), np.int64)
     seating[SPARE] = np.arange(seats)[::-1]
@@ -37,7 +37,7 @@ def new_scheduler(table: RequestTable, options: EngineOptions) -> Scheduler:
     number[[WAITING_HEAD, WAITING_TAIL, FINISHED_HEAD, FINISHED_TAIL]] = NOBODY
     number[FREE_BLOCKS] = options.num_gpu_blocks - 1
     number[SPARE_SEATS] = seats
-    rules = rules_of(table, options)
+    rules = rules_of(table, options, sends_kv)
     longest_table = -(
         -min(options.max_model_len, options.num_gpu_blocks * options.block_size) // options.block_size
     )
@@ -59,7 +59,7 @@ def new_scheduler(table: RequestTable, options: EngineOptions) -> Scheduler:
     )
 
 
-def rules_of(table: RequestTable, options: EngineOptions) -> Rules:
+def rules_of(table: RequestTable, options: EngineOptions, sends_kv: bool) -> Rules:
     """Return the options as numbers, with what changed between vLLM's versions."""
     version = tuple(map(int, options.vllm_version.split(".")[:2]))
     return Rules(
@@ -76,6 +76,7 @@ def rules_of(table: RequestTable, options: EngineOptions) -> Rules:
         spares_lone_prompts=version >= (0, 32),
         always_steps_back=version >= (0, 30),
         outlives_own_preemption=version >= (0, 33) and options.scheduling_policy == "priority",
+        sends_kv=sends_kv,
     )
 
 

@@ -2,7 +2,7 @@
 
 import platform
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -11,7 +11,7 @@ from typing import Any
 
 from sim.guards import OUT_OF_RANGE_LIMIT
 from sim.policy import Policy
-from sim.pools import Pools
+from sim.pools import Pool, Pools
 from sim.prediction import energy_interval_j
 from sim.registry import name_of, options_of
 from sim.replica_group import Totals, sum_of_splits
@@ -71,7 +71,7 @@ def describe(
         energy_source="simulated" if all(table.source == "measured" for table in tables) else "assumed",
         out_of_range_fraction=totals.outside_steps / totals.steps,
         energy_valid=False,
-        notes=(*trace.notes, *_notes(tables, totals.preemptions)),
+        notes=(*trace.notes, *_notes(tables, totals.preemptions), *_transfer_notes(trace, fleet)),
         energy_interval_j=_interval_j(tables),
         replicas=totals.uses,
     )
@@ -92,16 +92,20 @@ def facts_of(fleet: Pools) -> dict[str, Any]:
     if len(pools) == 1:
         facts |= asdict(pools[0].options)
     if replicas > 1 or scaling is not None:
-        router = make_router(fleet.router, fleet.counts)
-        facts |= {"replicas": replicas, "router": full_name(fleet.router, router)}
+        routers = [full_name(one.router, make_router(one.router, one.counts)) for one in fleet.stages]
+        facts |= {"replicas": replicas, **dict(zip(("router", "decode_router"), routers, strict=False))}
     if scaling is not None:
         facts["scaling"] = full_name(fleet.scaling, scaling)
+    if fleet.kv_transfer is not None:
+        facts["kv_transfer"] = asdict(fleet.kv_transfer)
     if len(pools) > 1:
-        facts["pools"] = [
-            {"name": pool.name, "count": pool.count, "table": pool.table.name, **asdict(pool.options)}
-            for pool in pools
-        ]
+        facts["pools"] = [_facts_of_pool(pool) for pool in pools]
     return facts
+
+
+def _facts_of_pool(pool: Pool) -> dict[str, Any]:
+    role = {} if pool.role is None else {"role": pool.role}
+    return {"name": pool.name, "count": pool.count, "table": pool.table.name, **role, **asdict(pool.options)}
 
 
 def _by_table(fleet: Pools, totals: Totals) -> dict[CostTable, list[Totals]]:
@@ -129,6 +133,12 @@ def _notes(tables: Mapping[CostTable, Sequence[Totals]], preemptions: int) -> tu
     if preemptions:
         notes.append(f"KV blocks ran out: {preemptions} times a request was preempted and recomputed.")
     return tuple(notes)
+
+
+def _transfer_notes(trace: Trace, fleet: Pools) -> Iterator[str]:
+    if fleet.kv_transfer is not None:
+        kv_gb = float(trace.prompt_tokens.sum(dtype=float)) * fleet.kv_transfer.bytes_per_token / 1e9
+        yield f"{kv_gb:,.4g} GB of KV went from prefill to decode engines; their links draw nothing here."
 
 
 def _notes_of(table: CostTable, parts: Sequence[Totals]) -> list[str]:

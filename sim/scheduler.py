@@ -8,7 +8,6 @@ from sim.compiled import compiled
 from sim.kv_blocks import (
     blocks_to_admit,
     find_hits,
-    free_blocks,
     missing_blocks,
     register_full_blocks,
     take_blocks,
@@ -16,7 +15,7 @@ from sim.kv_blocks import (
 )
 from sim.scheduler_state import (
     BATCH_SIZE,
-    BLOCKS,
+    BRINGS_KV,
     BUDGET_LEFT,
     CACHED,
     CHUNK_LIMIT,
@@ -44,8 +43,6 @@ from sim.scheduler_state import (
     SAMPLING,
     SCHEDULED_STEPS,
     SEAT,
-    SPARE,
-    SPARE_SEATS,
     STEADY,
     TOKENS,
     UNFLUSHED,
@@ -54,6 +51,7 @@ from sim.scheduler_state import (
     WAITING,
     Scheduler,
 )
+from sim.seats import close_ranks, has_seat, hold_blocks, leave_seat, take_seat
 from sim.waiting import append, first, goes_before, leave, leave_first, rejoin
 from traces.trace import Floats
 
@@ -190,20 +188,23 @@ def preempt(s: Scheduler, place: int) -> None:
 def admit_waiting(s: Scheduler) -> None:
     """Admit from the head of the waiting while there are seats, budget and blocks; nobody overtakes it.
 
-    All that a request has must find blocks, though they are taken only as it is computed.
+    All that a request has must find blocks, though they are taken only as it is computed. One that brings
+    its prompt's KV has only the last token to compute, as in vLLM, which samples its first output from that.
     """
-    while s.number[WAITING] > 0 and s.number[BUDGET_LEFT] > 0 and s.number[RUNNING] < s.rules.max_seqs:
+    while s.number[WAITING] > 0 and s.number[BUDGET_LEFT] > 0 and has_seat(s):
         row = first(s)
         length = s.requests[row, PROMPT_TOKENS] + s.requests[row, RECEIVED]
         hits = find_hits(s, row, length)
-        cached = hits * s.rules.block_size
+        brought = length - 1 if s.requests[row, BRINGS_KV] == 1 else 0
+        cached = max(hits * s.rules.block_size, brought)
         tokens = min(length - cached, s.number[CHUNK_LIMIT])
         is_refused = tokens > s.number[BUDGET_LEFT] and not s.rules.chunks_prompts
         if is_refused or blocks_to_admit(s, length, hits) > s.number[FREE_BLOCKS]:
             s.number[HEAD_BLOCKED] = 1
             return
         leave_first(s)
-        seat = take_seat(s, row, length)
+        seat = take_seat(s, row, length - s.requests[row, BRINGS_KV])
+        s.requests[row, BRINGS_KV] = 0
         take_hits(s, seat, hits)
         s.seats[seat, COMPUTED] = cached
         extend(s, seat, min(tokens, s.number[BUDGET_LEFT]))
@@ -215,31 +216,6 @@ def extend(s: Scheduler, seat: int, tokens: int) -> None:
     take_blocks(s, seat, missing_blocks(s, seat, tokens))
     register_full_blocks(s, seat, tokens)
     add_to_batch(s, seat, tokens)
-
-
-@compiled
-def take_seat(s: Scheduler, row: int, length: int) -> int:
-    """Seat an admitted request of `length` tokens behind those running."""
-    s.number[SPARE_SEATS] -= 1
-    seat = int(s.seating[SPARE, s.number[SPARE_SEATS]])
-    s.seating[ORDER, s.number[RUNNING]] = seat
-    s.number[RUNNING] += 1
-    s.seats[seat, ROW] = row
-    s.seats[seat, COMPUTED] = 0
-    s.seats[seat, SAMPLING] = 0
-    s.seats[seat, BLOCKS] = 0
-    s.seats[seat, PREFILL_UNTIL] = length
-    return seat
-
-
-@compiled
-def leave_seat(s: Scheduler, seat: int, returns: bool) -> None:
-    """Empty the seat of a request that stops running, and free its blocks; `order` is the caller's matter."""
-    free_blocks(s, seat, returns)
-    s.seats[seat, ROW] = NOBODY
-    s.seating[SPARE, s.number[SPARE_SEATS]] = seat
-    s.number[SPARE_SEATS] += 1
-    s.number[STEADY] = 0
 
 
 @compiled
@@ -263,13 +239,13 @@ def launch(s: Scheduler) -> None:
         seat = s.batch[entry, SEAT]
         row = s.seats[seat, ROW]
         s.seats[seat, COMPUTED] += s.batch[entry, TOKENS]
-        length = s.requests[row, PROMPT_TOKENS] + s.requests[row, RECEIVED] + s.seats[seat, SAMPLING]
-        if s.seats[seat, COMPUTED] >= length:
+        prompt = s.requests[row, PROMPT_TOKENS]
+        if s.seats[seat, COMPUTED] >= prompt + s.requests[row, RECEIVED] + s.seats[seat, SAMPLING]:
             s.seats[seat, SAMPLING] += 1
             s.flights[flight, samples, SEAT] = seat
             s.flights[flight, samples, ROW] = row
             samples += 1
-        if s.batch[entry, CONTEXT] >= s.seats[seat, PREFILL_UNTIL]:
+        if s.batch[entry, CONTEXT] >= max(s.seats[seat, PREFILL_UNTIL], prompt):
             decodes += 1
     s.number[FLIGHT_SIZE + flight] = s.number[BATCH_SIZE]
     s.number[FLIGHT_SAMPLES + flight] = samples
@@ -278,7 +254,10 @@ def launch(s: Scheduler) -> None:
 
 @compiled
 def process_output(s: Scheduler, results: Floats, client_s: float) -> None:
-    """Give each request of the oldest step in flight its token, which reaches the client at `client_s`."""
+    """Give each request of the oldest step in flight its token, which reaches the client at `client_s`.
+
+    Where KV is sent, a request that was preempted meanwhile has none to send: it loses the token.
+    """
     flight = s.number[OLDEST_FLIGHT]
     s.number[OLDEST_FLIGHT] = (flight + 1) % 2
     s.number[IN_FLIGHT] -= 1
@@ -286,6 +265,8 @@ def process_output(s: Scheduler, results: Floats, client_s: float) -> None:
     for entry in range(s.number[FLIGHT_SAMPLES + flight]):
         seat, row = s.flights[flight, entry, SEAT], s.flights[flight, entry, ROW]
         is_seated = s.seats[seat, ROW] == row
+        if s.rules.sends_kv and not is_seated:
+            continue
         s.requests[row, RECEIVED] += 1
         if is_seated:
             s.seats[seat, SAMPLING] -= 1
@@ -310,21 +291,11 @@ def note_known_blocks(s: Scheduler, seat: int) -> None:
 @compiled
 def finish(s: Scheduler, seat: int, row: int, is_seated: bool) -> None:
     """Let go of a request that has all its tokens, be it preempted while the last one was in flight."""
-    if is_seated:
+    if s.rules.sends_kv:
+        hold_blocks(s, seat, row)
+    elif is_seated:
         leave_seat(s, seat, False)
     else:
         leave(s, row)
     append(s.requests, s.number, FINISHED_HEAD, FINISHED_TAIL, row)
     s.number[UNFLUSHED] = 1
-
-
-@compiled
-def close_ranks(s: Scheduler) -> None:
-    """Drop the empty seats from `order`."""
-    kept = 0
-    for place in range(s.number[RUNNING]):
-        seat = s.seating[ORDER, place]
-        if s.seats[seat, ROW] != NOBODY:
-            s.seating[ORDER, kept] = seat
-            kept += 1
-    s.number[RUNNING] = kept

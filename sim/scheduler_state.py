@@ -37,8 +37,10 @@ NOBODY = -1
     CHUNK_LIMIT,  # longest chunk in the step being composed
     FLIGHT_SAMPLES,  # those of them that get a token; likewise
     _,
+    HELD,  # finished requests whose blocks are held while their KV is sent
+    HELD_FIRST,  # place of the first of them in HELD_SEATS, a ring
     COUNTS,  # how many counts there are
-) = range(25)
+) = range(27)
 (
     PROMPT_TOKENS,
     OUTPUT_TOKENS,
@@ -46,8 +48,9 @@ NOBODY = -1
     NEXT,  # who is behind it in the one list that it is in: input, waiting or finished
     PRIORITY,  # lower goes first, under the priority policy
     ARRIVAL,  # its place in the order in which requests joined the waiting, from 1
+    BRINGS_KV,  # 1: the KV of its prompt comes with it, from another engine
     REQUEST_COLUMNS,
-) = range(7)
+) = range(8)
 (
     ROW,  # who sits there, NOBODY if it is empty; also a column of flights
     COMPUTED,  # tokens whose KV is computed or being computed
@@ -69,8 +72,10 @@ NOBODY = -1
     SPARE,  # empty seats, a stack
     VICTIM_ROWS,  # rows preempted in a step
     CROSSERS,  # seats of a decode run by the step in which they first want a new block
+    HELD_SEATS,  # seats whose blocks are held, in the order of their sending
+    HELD_ROWS,  # whose they were
     LISTS,
-) = range(5)
+) = range(7)
 (
     USERS,  # requests that hold the block
     BEFORE,  # the free block before it in the queue, a ring through the null block
@@ -108,6 +113,7 @@ class Rules(NamedTuple):
     spares_lone_prompts: bool
     always_steps_back: bool
     outlives_own_preemption: bool
+    sends_kv: bool
 
 
 class Scheduler(NamedTuple):
@@ -115,12 +121,13 @@ class Scheduler(NamedTuple):
 
     Attributes:
         rules: The options.
-        requests: Columns PROMPT_TOKENS to ARRIVAL, shape (requests, REQUEST_COLUMNS).
-        seats: Columns ROW to PREFILL_UNTIL, shape (max_num_seqs, SEAT_COLUMNS).
+        requests: Columns PROMPT_TOKENS to BRINGS_KV, shape (requests, REQUEST_COLUMNS).
+        seats: Columns ROW to CACHED, shape (seats, SEAT_COLUMNS): max_num_seqs, and as many more for blocks
+            that are held where KV is sent.
         batch: The step being composed, in vLLM's order, columns SEAT to CONTEXT, shape
-            (max_num_seqs, BATCH_COLUMNS).
-        flights: Who gets a token from each step in flight, columns ROW and SEAT, shape (2, max_num_seqs, 2).
-        seating: Lists ORDER to CROSSERS, shape (LISTS, max_num_seqs).
+            (seats, BATCH_COLUMNS).
+        flights: Who gets a token from each step in flight, columns ROW and SEAT, shape (2, seats, 2).
+        seating: Lists ORDER to HELD_ROWS, shape (LISTS, seats).
         heap: The waiting requests under the priority policy, shape (requests,), else (0,).
         crossing: Where the seats begin in CROSSERS that want a new block in step i of a decode run, at i
             modulo the block size, shape (block_size + 1,).
@@ -128,7 +135,7 @@ class Scheduler(NamedTuple):
             BLOCK_COLUMNS).
         keys: Key of each block's content, shape (blocks,).
         tables: Blocks that each seat holds, last the hits found for an admission, shape
-            (max_num_seqs + 1, blocks).
+            (seats + 1, blocks).
         prompts, prompt_ids: What is known about equal prefixes, as in `RequestTable`.
         number: Single numbers, by the names above, shape (COUNTS,).
     """

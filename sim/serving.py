@@ -5,18 +5,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from sim.disaggregation import Disaggregated
 from sim.driver import Driver, Progress
 from sim.engine import SimulatedEngine
 from sim.fleet import Fleet
 from sim.foreknown import STRETCH_REQUESTS, release_times, stretches
 from sim.options import EngineOptions, FleetOptions
 from sim.policy import Policy
-from sim.pools import Pool, Pools, requests_of
+from sim.pools import Pool, Pools, prefilled_requests_of, prompts_of, requests_of
 from sim.replica_group import ReplicaGroup, Served, Totals, sum_of, totals_of
 from sim.request_table import check_lengths, known_prefixes
 from sim.router_registry import make_router
 from sim.scaling import make_scaling
-from sim.scheduler_state import FIRST_TOKEN_S
+from sim.scheduler_state import ENERGY_J, FINISHED_S, FIRST_TOKEN_S
 from sim.table import CostTable
 from traces.record import SERVED, UNFINISHED, Outcomes
 from traces.trace import Counts, Floats, Trace
@@ -55,7 +56,8 @@ def serve(
         ValueError: A request cannot be served, or the policy breaks a rule.
     """
     if isinstance(setup, Pools):
-        return _serve_on_clock(trace, policy, setup, progress)
+        on_clock = _serve_on_clock if setup.kv_transfer is None else _serve_disaggregated
+        return on_clock(trace, policy, setup, progress)
     release_s = release_times(policy, trace.arrival_s) if takes_turns(setup.fleet) else None
     if release_s is None:
         return _serve_on_clock(trace, policy, setup.pools, progress)
@@ -91,12 +93,39 @@ def _serve_on_clock(
     end_s = float(engines[0].finished_s.max())  # of all: they share one table of requests
     if fleet is not None:
         fleet.close(end_s)
-    for engine in engines:
-        engine.close(end_s)
     replica = fleet.replica if fleet is not None and len(engines) > 1 else None
     results = requests.results[:, FIRST_TOKEN_S:].T
-    parts = [_part_of(engine, pool) for engine, pool in zip(engines, pools.replicas, strict=True)]
-    return outcomes_of(trace, release_s, results, replica), sum_of(parts)
+    return outcomes_of(trace, release_s, results, replica), _close(engines, pools, end_s)
+
+
+def _serve_disaggregated(
+    trace: Trace, policy: Policy, pools: Pools, progress: Progress | None
+) -> tuple[Outcomes, Totals]:
+    prefill, decode = pools.stages
+    prompts, requests = requests_of(prompts_of(trace), prefill), prefilled_requests_of(trace, decode)
+    tick_s = power_tick_s(float(trace.arrival_s[-1]))
+    senders = [
+        SimulatedEngine(prompts, pool.options, pool.table, power_tick_s=tick_s, transfer=pools.kv_transfer)
+        for pool in prefill.replicas
+    ]
+    decoders = [
+        SimulatedEngine(requests, pool.options, pool.table, power_tick_s=tick_s) for pool in decode.replicas
+    ]
+    first = Fleet(senders, make_router(prefill.router, prefill.counts), trace)
+    second = Fleet(decoders, make_router(decode.router, decode.counts), trace)
+    release_s = Driver(trace, policy, Disaggregated(first, second), progress).run()
+    end_s = float(decoders[0].finished_s.max())
+    energy_j = prompts.results[:, ENERGY_J] + requests.results[:, ENERGY_J]
+    results = np.stack([requests.results[:, FIRST_TOKEN_S], requests.results[:, FINISHED_S], energy_j])
+    outcomes = outcomes_of(trace, release_s, results, second.replica + len(senders))
+    totals = _close([*senders, *decoders], pools, end_s)
+    return replace(outcomes, prefill_replica=first.replica), totals
+
+
+def _close(engines: Sequence[SimulatedEngine], pools: Pools, end_s: float) -> Totals:
+    for engine in engines:
+        engine.close(end_s)
+    return sum_of([_part_of(engine, pool) for engine, pool in zip(engines, pools.replicas, strict=True)])
 
 
 def _part_of(engine: SimulatedEngine, pool: Pool) -> Totals:

@@ -9,7 +9,9 @@ from toy_table import toy_table
 
 from sim.engine import SimulatedEngine
 from sim.engine_state import ARRIVED, PREEMPTED, SCHEDULED
+from sim.kv_transfer import KvTransfer
 from sim.options import EngineOptions
+from sim.pools import Pool, Pools, prefilled_requests_of, prompts_of
 from sim.table import CostTable
 from traces.trace import PrefixBlocks, Trace
 
@@ -70,7 +72,11 @@ def serve(
     trace: Trace, options: EngineOptions, table: CostTable | None = None, keeps_steps: bool = True
 ) -> SimulatedEngine:
     """Release every request when it arrives, serve them all and close the engine at the last finish."""
-    engine = SimulatedEngine(trace, options, table or toy_table(), keeps_steps=keeps_steps)
+    return serve_by(SimulatedEngine(trace, options, table or toy_table(), keeps_steps=keeps_steps), trace)
+
+
+def serve_by(engine: SimulatedEngine, trace: Trace) -> SimulatedEngine:
+    """Release every request of an engine's table when it arrives, serve them all and close the engine."""
     for row, at_s in enumerate(trace.arrival_s.tolist()):
         while len(engine.advance(at_s).finished):
             pass
@@ -79,6 +85,17 @@ def serve(
         assert len(engine.advance(inf).finished), "requests are left, but the engine does nothing more"
     engine.close(float(engine.finished_s.max()))
     return engine
+
+
+def sender(trace: Trace, options: EngineOptions, transfer: KvTransfer, table: CostTable) -> SimulatedEngine:
+    """Return an engine that computes the prompts of `trace` and sends their KV."""
+    return SimulatedEngine(prompts_of(trace), options, table, transfer=transfer, keeps_steps=True)
+
+
+def receiver(trace: Trace, options: EngineOptions, table: CostTable) -> SimulatedEngine:
+    """Return an engine to which the requests of `trace` bring their prompts' KV."""
+    requests = prefilled_requests_of(trace, Pools((Pool(None, 1, options, table),)))
+    return SimulatedEngine(requests, options, table, keeps_steps=True)
 
 
 def steps_of(engine: SimulatedEngine) -> list[Step]:

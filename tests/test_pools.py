@@ -21,13 +21,14 @@ from sim.deadline import Deadline
 from sim.fleet_file import read_fleet
 from sim.guards import check
 from sim.immediate import Immediate
+from sim.kv_transfer import KvTransfer
 from sim.options import EngineOptions, FleetOptions
 from sim.pools import Pool, Pools
 from sim.router_registry import ROUTERS
 from sim.serving import Setup
 from sim.simulate import simulate, simulate_fleet
 from sim.table import CostTable
-from sim.table_files import save_table
+from sim.table_files import DEFAULT, save_table
 from traces.parquet import write_trace
 from traces.record import Run
 from traces.record_files import read_run
@@ -46,6 +47,13 @@ pools:
   - {name: small, table: FAST, count: 2, engine: {max_num_seqs: 4, no-async-scheduling: }}
   - {name: big, table: SLOW}
 router: length-split:edges=100
+"""
+SPLIT = """
+pools:
+  - {name: in, role: prefill, table: FAST, count: 2}
+  - {name: out, role: decode, table: SLOW}
+kv_transfer: {gigabytes_per_s: 50, latency_ms: 2, bytes_per_token: 1000}
+decode_router: pack:most=2
 """
 
 
@@ -250,14 +258,32 @@ def test_a_mixed_fleet_is_printed_and_recorded_by_pool(folder: Path) -> None:
     assert [one["pool"] for one in found["replicas"]] == ["small", "small", "big"]
 
 
+def test_a_file_may_divide_prefill_and_decode(folder: Path) -> None:
+    (folder / "split.yaml").write_text(SPLIT)
+    fleet = read_fleet(folder / "split.yaml")
+    assert isinstance(fleet, Pools)
+    assert fleet.kv_transfer == KvTransfer(50e9, 0.002, 1000)
+    text = printed("--fleet", "split.yaml", "--out", "run")
+    assert [line.split()[:3] for line in text.splitlines() if re.match(r"\d (in|out) ", line)] == [
+        ["0", "in", "2"],
+        ["1", "in", "2"],
+        ["2", "out", "4"],
+    ]
+    shipped = SPLIT.replace("FAST", DEFAULT).replace("SLOW", DEFAULT).replace(", bytes_per_token: 1000", "")
+    (folder / "shipped.yaml").write_text(shipped)
+    known = read_fleet(folder / "shipped.yaml")
+    assert isinstance(known, Pools)
+    assert known.kv_transfer == KvTransfer(50e9, 0.002, 131072)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("pools: [", "no YAML: while parsing a flow node"),
-        ("", "a fleet has the keys pools, router, scaling, got None"),
+        ("", "a fleet has the keys pools, router, scaling, kv_transfer, decode_router, got None"),
         ("router: pack", "a fleet lacks the key 'pools', got {'router': 'pack'}"),
         ("pools: []", "pools must be a list of at least one pool, got []"),
-        ("pools: [big]", "a pool has the keys name, table, count, engine, got 'big'"),
+        ("pools: [big]", "a pool has the keys name, table, count, engine, role, got 'big'"),
         ("pools: [{name: big}]", "a pool lacks the key 'table', got {'name': 'big'}"),
         (
             "pools: [{name: big, table: SLOW, gpus: 2}]",
@@ -282,6 +308,14 @@ def test_a_mixed_fleet_is_printed_and_recorded_by_pool(folder: Path) -> None:
         (FILE.replace("=100", "=1/2"), "make 3 groups, but there are 2 pools: give 1 edges"),
         (FILE + "scaling: best", "no scaling 'best'"),
         (FILE + "routers: pack", "a fleet has no key 'routers'; there are pools, router, scaling"),
+        (FILE + "decode_router: pack", "decode_router is of pools that decode only; give the pools roles"),
+        (SPLIT.replace("role: decode", "role: both"), "pool out: role must be prefill or decode, got 'both'"),
+        (SPLIT.replace("role: decode", "role: []"), "pool out: role must be prefill or decode, got []"),
+        (SPLIT.replace("role: decode, ", ""), "pools must all have a role, first those of role prefill"),
+        (SPLIT.replace(", bytes_per_token: 1000", ""), "kv_transfer needs bytes_per_token: what KV takes is"),
+        (SPLIT.replace("latency_ms: 2, ", ""), "kv_transfer lacks the key 'latency_ms'"),
+        (SPLIT.replace("50", "fast"), "kv_transfer: gigabytes_per_s must be a number, got 'fast'"),
+        (SPLIT.replace("50", "0"), "kv_transfer: gigabytes_per_s must be > 0, got 0.0"),
     ],
 )
 def test_a_file_that_is_no_fleet_is_refused_in_one_line(folder: Path, text: str, message: str) -> None:

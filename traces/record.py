@@ -36,6 +36,7 @@ class Outcomes:
         status: UNFINISHED, SERVED or FAILED, uint8.
         energy_j: Its share of the energy (see docs/concepts.md for the rule), NaN where unknown.
         replica: Which of several simulated replicas it went to, None if there was one or the sends tell.
+        prefill_replica: Which replica computed its prompt, None if `replica` did.
     """
 
     request_id: Ints
@@ -48,6 +49,7 @@ class Outcomes:
     status: NDArray[np.uint8]
     energy_j: Floats
     replica: Counts | None = None
+    prefill_replica: Counts | None = None
 
     def __len__(self) -> int:
         return len(self.request_id)

@@ -20,6 +20,7 @@ COMPRESSION: Final = "zstd"
 META_FILE, OUTCOMES_FILE, POWER_FILE = "run.json", "requests.parquet", "power.parquet"
 TIMES = ("arrival_s", "released_s", "first_token_s", "finished_s", "energy_j")
 COUNTS = ("prompt_tokens", "output_tokens")
+REPLICAS = ("replica", "prefill_replica")
 
 
 def write_run(
@@ -131,7 +132,7 @@ def read_run(directory: Path) -> Run:
         status=np.array([STATUS_NAMES.index(one) for one in status], dtype=np.uint8),
         **times,
         **counts,
-        replica=requests.column("replica").to_numpy() if "replica" in requests.column_names else None,
+        **{name: requests.column(name).to_numpy() for name in REPLICAS if name in requests.column_names},
     )
     return Run(meta, outcomes, Power(_floats(power, "time_s"), _floats(power, "energy_j")))
 
