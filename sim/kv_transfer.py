@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import NamedTuple
 
 KV_BYTES_PER_TOKEN: Mapping[str, int] = {"llama-3.1-8b": 131072, "llama-3.2-1b": 32768}
@@ -39,9 +40,11 @@ class KvTransfer:
     bytes_per_token: int
 
     def __post_init__(self) -> None:
-        if not self.bytes_per_s > 0:
-            raise ValueError(f"kv_transfer: gigabytes_per_s must be > 0, got {self.bytes_per_s / 1e9}")
-        if not 0 <= self.latency_s < float("inf"):
+        if not 0 < self.bytes_per_s < inf:
+            raise ValueError(
+                f"kv_transfer: gigabytes_per_s must be > 0 and finite, got {self.bytes_per_s / 1e9}"
+            )
+        if not 0 <= self.latency_s < inf:
             raise ValueError(f"kv_transfer: latency_ms must be >= 0 and finite, got {1000 * self.latency_s}")
         if self.bytes_per_token < 1:
             raise ValueError(f"kv_transfer: bytes_per_token must be >= 1, got {self.bytes_per_token}")

@@ -138,7 +138,7 @@ def _notes(tables: Mapping[CostTable, Sequence[Totals]], preemptions: int) -> tu
 def _transfer_notes(trace: Trace, fleet: Pools) -> Iterator[str]:
     if fleet.kv_transfer is not None:
         kv_gb = float(trace.prompt_tokens.sum(dtype=float)) * fleet.kv_transfer.bytes_per_token / 1e9
-        yield f"{kv_gb:,.4g} GB of KV went from prefill to decode engines; their links draw nothing here."
+        yield f"{kv_gb:,.4g} GB of KV went from prefill to decode engines; what links draw is not counted."
 
 
 def _notes_of(table: CostTable, parts: Sequence[Totals]) -> list[str]:

@@ -315,7 +315,7 @@ def test_a_file_may_divide_prefill_and_decode(folder: Path) -> None:
         (SPLIT.replace(", bytes_per_token: 1000", ""), "kv_transfer needs bytes_per_token: what KV takes is"),
         (SPLIT.replace("latency_ms: 2, ", ""), "kv_transfer lacks the key 'latency_ms'"),
         (SPLIT.replace("50", "fast"), "kv_transfer: gigabytes_per_s must be a number, got 'fast'"),
-        (SPLIT.replace("50", "0"), "kv_transfer: gigabytes_per_s must be > 0, got 0.0"),
+        (SPLIT.replace("50", "0"), "kv_transfer: gigabytes_per_s must be > 0 and finite, got 0.0"),
     ],
 )
 def test_a_file_that_is_no_fleet_is_refused_in_one_line(folder: Path, text: str, message: str) -> None:
