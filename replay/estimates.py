@@ -59,7 +59,10 @@ def parts_of(trace: Trace, run: Run, fleet: Pools) -> list[Part]:
         ValueError: A request was served by several engines.
     """
     if sum(replica.requests for replica in run.meta.replicas) != len(trace):
-        raise ValueError("estimates are of fleets whose engines serve requests whole, prefill and decode")
+        raise ValueError(
+            "estimates are of engines that serve requests whole, here several share them; "
+            "give a fleet that does not divide prefill from decode"
+        )
     replica = np.zeros(len(trace), np.int32) if run.outcomes.replica is None else run.outcomes.replica
     pool = np.repeat(np.arange(len(fleet.pools)), fleet.counts)[replica]
     rows = [np.flatnonzero(pool == number) for number in range(len(fleet.pools))]

@@ -13,6 +13,11 @@ def quantity(value: float | None, unit: str) -> str:
     return f"{digits} {prefix}{unit}"
 
 
+def per_second(value: float | None) -> str:
+    """Return a rate without a prefix, which would be metres here, `-` if it is missing: `5.527 /s`."""
+    return MISSING if value is None else f"{value:,.3f} /s"
+
+
 def money(value: float | None) -> str:
     """Return a price in four digits, without its currency, `-` if it is missing."""
     return MISSING if value is None else f"{value:#.4g}"

@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from replay.printing import MISSING, quantity
+from replay.printing import MISSING, per_second, quantity
 from sim.report_runs import Reported
 from sim.slo import Slo, attainment
+from sim.summary import summarize
 
 METRICS = (
     ("energy", "total_energy_j", "J"),
@@ -72,6 +74,9 @@ def summary_lines(runs: Sequence[Reported], slos: Sequence[Slo]) -> list[Line]:
     for place, slo in enumerate(slos):
         cells = tuple(_limit(one, slo) for one in runs)
         lines.append(Line(slo.words, cells, begins_group=place == 0))
+    limits = [slo for slo in slos if slo.percentile is None]
+    if limits:
+        lines.append(_line("goodput", runs, partial(_goodput, limits=limits)))
     return lines
 
 
@@ -149,6 +154,13 @@ def _limit(one: Reported, slo: Slo) -> Cell:
     if slo.percentile is None:
         return Cell(share, mark=mark)
     return Cell("kept" if fare.is_kept else "MISSED", f"{quantity(fare.value_s, 's')}; {share}", mark)
+
+
+def _goodput(one: Reported, limits: Sequence[Slo]) -> Cell:
+    summary = summarize(one.run, limits)
+    attained = summary.attainment_fraction
+    note = "" if attained is None else f"{100 * attained:.2f} % keep all limits of each request"
+    return Cell(per_second(summary.goodput_rps), note)
 
 
 def _flattened(facts: dict[Any, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from replay.printing import money, quantity, share
+from replay.printing import money, per_second, quantity, share
 from replay.screen import Cell, Together, View, bad, faint, heading, table
 from replay.sparkline import power_view
 from sim.summary import Summary
@@ -97,7 +97,7 @@ def _latency(summary: Summary) -> View:
     if summary.attainment_fraction is None:
         return view
     attained = f"{100 * summary.attainment_fraction:.2f} % of the requests keep their limits"
-    good = table([("goodput", quantity(summary.goodput_rps, "/s"), attained)], "lrl", widths=(LABEL, NUMBER))
+    good = table([("goodput", per_second(summary.goodput_rps), attained)], "lrl", widths=(LABEL, NUMBER))
     return [*view, good]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import RenderableType
 
-from replay.printing import MISSING, money, quantity
+from replay.printing import MISSING, money, per_second, quantity
 from replay.screen import View, bad, faint, heading, table
 from replay.sweep_run import Failure
 from sim.slo import words_of
@@ -178,7 +178,7 @@ def _attained(summary: Summary) -> str:
 
 
 def _goodput(summary: Summary) -> str:
-    return quantity(summary.goodput_rps, "/s")
+    return per_second(summary.goodput_rps)
 
 
 def _inputs(inputs: Mapping[str, Any]) -> str:

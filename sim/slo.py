@@ -78,9 +78,9 @@ def parse_limits(texts: Sequence[str]) -> tuple[Slo, ...]:
 
 
 def words_of(name: str) -> str:
-    """Return a latency or its percentile as a person reads it: `ttft_p99` is `TTFT p99`."""
+    """Return what is limited as a person reads it: `ttft_p99` is `TTFT p99`, `attainment` is itself."""
     latency, _, level = name.partition("_")
-    return f"{latency.upper()} {level}".rstrip()
+    return f"{latency.upper()} {level}".rstrip() if latency in LATENCIES else name
 
 
 def keeps(outcomes: Outcomes, slo: Slo) -> NDArray[np.bool_]:

@@ -176,7 +176,7 @@ def test_a_fleet_whose_engines_share_requests_is_refused() -> None:
     trace = toy_trace([0.0, 1.0], [100, 900], 20)
     run = simulate_fleet(trace, Immediate(), MIXED)
     both = tuple(replace(replica, requests=2) for replica in run.meta.replicas)
-    with pytest.raises(ValueError, match="fleets whose engines serve requests whole, prefill and decode"):
+    with pytest.raises(ValueError, match="engines that serve requests whole, here several share them"):
         parts_of(trace, replace(run, meta=replace(run.meta, replicas=both)), MIXED)
 
 

@@ -160,6 +160,7 @@ def test_a_small_run_is_drawn_whole_and_nothing_is_said_of_samples(tmp_path: Pat
 def test_limits_are_drawn_and_judged(tmp_path: Path) -> None:
     page = report(tmp_path, toy_run(), options=("--slo", "ttft=1", "--slo", "tpot_p99=2"))
     assert "TTFT ≤ 1 s 50.00 % of requests" in shown(page)
+    assert "goodput 0.200 /s 50.00 % keep all limits of each request" in shown(page)
     assert "TPOT p99 ≤ 2 s kept" in shown(page)
     assert [shape["x0"] for shape in page.figures["latency"]["layout"]["shapes"]] == [1.0, 2.0]
 
