@@ -172,14 +172,6 @@ def test_a_pool_without_requests_takes_nothing_by_bins() -> None:
     assert part.pool.name == "big"
 
 
-def test_a_fleet_whose_engines_share_requests_is_refused() -> None:
-    trace = toy_trace([0.0, 1.0], [100, 900], 20)
-    run = simulate_fleet(trace, Immediate(), MIXED)
-    both = tuple(replace(replica, requests=2) for replica in run.meta.replicas)
-    with pytest.raises(ValueError, match="engines that serve requests whole, here several share them"):
-        parts_of(trace, replace(run, meta=replace(run.meta, replicas=both)), MIXED)
-
-
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The current folder, with a trace and two tables: of a known GPU and model, and of neither."""
@@ -264,6 +256,15 @@ def test_a_fleet_of_equal_pools_takes_the_flops_of_one_engine() -> None:
 def test_a_fleet_with_a_gpu_without_a_known_peak_gets_no_flops() -> None:
     write_fleet("{name: a, table: known}", "{name: b, table: unknown}")
     assert "flops_dense" not in found("toy.parquet", "--fleet", "fleet.yaml")["estimates"]
+
+
+def test_a_fleet_whose_engines_share_requests_is_refused() -> None:
+    write_fleet("{name: a, table: known, role: prefill}", "{name: b, table: known, role: decode}")
+    with Path("fleet.yaml").open("a") as file:
+        file.write("kv_transfer: {gigabytes_per_s: 50, latency_ms: 1}\n")
+    result = invoke("toy.parquet", "--fleet", "fleet.yaml")
+    assert result.exit_code == 2
+    assert "estimates are of engines that serve requests whole, here several share them" in result.stderr
 
 
 @pytest.mark.parametrize("words", [("--table", "known"), ("--engine", "max_num_seqs=2")])
