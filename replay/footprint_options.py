@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from replay.replay_options import Command, with_options
+from replay.output import Command
+from replay.replay_options import with_options
 
 if TYPE_CHECKING:
     from sim.footprint import Rates

@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from replay.completion import complete_policy, complete_table
-from replay.output import is_watched, say
+from replay.output import Command, is_watched, say
 
 if TYPE_CHECKING:
     from sim.options import EngineOptions
     from sim.policy import Policy
     from sim.table import CostTable
     from traces.trace import Trace
-
-Command = Callable[..., Any]
 
 POLICY_HELP = "Name of a policy, FILE.py:CLASS, or several in a row: A+B."
 TABLE_HELP = "Cost table, by name or as a file; `replay tables` lists those that ship."

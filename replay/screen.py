@@ -1,10 +1,11 @@
 """What a person reads: tables and lines, folded and in modest colour on a terminal, plain where piped."""
 
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from io import StringIO
+from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.measure import Measurement
@@ -15,8 +16,6 @@ from rich.text import Text
 View = Sequence[RenderableType]
 """Strings, texts and tables, one below the other."""
 
-LITERAL = partial(Console, markup=False, emoji=False, highlight=False)
-"""A console that changes nothing in a text."""
 GAP = 2
 """Spaces between columns."""
 UNFOLDED = 1_000_000
@@ -24,6 +23,19 @@ NARROWEST = 56
 """A terminal that is narrower breaks lines by itself."""
 ASCII = str.maketrans(dict(zip("▁▂▃▄▅▆▇█µ±≤", (*".:-=+*#@u", "+-", "<="), strict=True)))
 """What stands for our symbols where only ASCII can be printed."""
+CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
+"""What would steer a terminal, in a trace's name say."""
+
+
+class Literal(Console):
+    """A console that takes nothing in a text for markup."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Return a text as it is drawn."""
+        return super().render_str(_harmless(text), **options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +57,17 @@ Cell = str | Text | Together
 
 def heading(text: str) -> Text:
     """Return a line that stands out."""
-    return Text(text, style="bold")
+    return Text(_harmless(text), style="bold")
 
 
 def bad(text: str) -> Text:
     """Return what must not be overlooked: a guard that failed, a limit that is violated."""
-    return Text(text, style="red")
+    return Text(_harmless(text), style="red")
 
 
 def faint(text: str) -> Text:
     """Return what may be overlooked."""
-    return Text(text, style="dim")
+    return Text(_harmless(text), style="dim")
 
 
 def indented(text: str) -> Padding:
@@ -65,7 +77,7 @@ def indented(text: str) -> Padding:
 
 def unfolded(text: str) -> Text:
     """Return what has to stay on one line to be of use, such as a path."""
-    return Text(text, no_wrap=True, overflow="ignore")
+    return Text(_harmless(text), no_wrap=True, overflow="ignore")
 
 
 def table(
@@ -100,14 +112,15 @@ def table(
 
 def plain(view: View) -> str:
     """Return a view without colour, each row on one line, however long."""
-    return _drawn(view, LITERAL(file=StringIO(), width=UNFOLDED, force_terminal=False, color_system=None))
+    return _drawn(view, Literal(file=StringIO(), width=UNFOLDED, force_terminal=False, color_system=None))
 
 
 def shown(view: View) -> str:
     """Return a view as standard output takes it: a terminal's width and colours, or plain."""
-    console = LITERAL(file=sys.stdout)
+    console = Literal(file=sys.stdout)
     console.width = max(console.width, NARROWEST)
-    return encodable(_drawn(view, console) if console.is_terminal else plain(view), sys.stdout.encoding)
+    text = _drawn(view, console) if console.is_terminal else plain(view)
+    return encodable(text, sys.stdout.encoding or "utf-8")
 
 
 def encodable(text: str, encoding: str) -> str:
@@ -119,8 +132,12 @@ def encodable(text: str, encoding: str) -> str:
     return text
 
 
+def _harmless(text: str) -> str:
+    return CONTROLS.sub("?", text)
+
+
 def _drawn(view: View, console: Console) -> str:
     with console.capture() as capture:
         for part in view:
             console.print(part)
-    return "\n".join(line.rstrip() for line in capture.get().splitlines())
+    return "\n".join(line.rstrip() for line in capture.get().rstrip("\n").split("\n"))

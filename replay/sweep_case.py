@@ -7,14 +7,8 @@ import click
 
 from replay.completion import complete_router
 from replay.footprint_options import footprint_options, take_rates
-from replay.replay_options import (
-    IN_FILE,
-    Command,
-    engine_option,
-    selection_options,
-    table_option,
-    with_options,
-)
+from replay.output import Command
+from replay.replay_options import IN_FILE, engine_option, selection_options, table_option, with_options
 
 if TYPE_CHECKING:
     from sim.sweep import Case

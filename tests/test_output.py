@@ -12,7 +12,7 @@ from doc_runs import fill
 from terminal import PLAIN_TERMINAL, terminal
 
 from replay.main import COMMANDS, main
-from replay.screen import encodable, indented, plain, table
+from replay.screen import bad, encodable, indented, plain, table
 
 UNANSWERED = {"explore": "serves until it is stopped and comes to no result"}
 """Commands without --json and --quiet."""
@@ -180,6 +180,11 @@ def test_what_an_encoding_lacks_is_replaced() -> None:
     assert encodable("▁▄█ 5 µs ±1 %", "ascii") == ".=@ 5 us +-1 %"
     assert encodable("5 µs ±1 %", "latin-1") == "5 µs ±1 %"
     assert encodable("größer", "ascii") == "gr??er"
+
+
+def test_a_name_cannot_steer_a_terminal() -> None:
+    lines = plain(["a\x1b[31mb\x07c", bad("\x9bx"), table([("d\x1b]0;title\x07",)], "l")]).split("\n")
+    assert lines == ["a?[31mb?c", "?x", "d?]0;title?"]
 
 
 def test_nothing_in_a_text_is_taken_for_markup() -> None:
