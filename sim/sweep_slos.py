@@ -37,7 +37,7 @@ class Slos:
 
     @property
     def words(self) -> str:
-        """All of it in words, such as `TTFT p99 ≤ 2 s; 99 % of requests TTFT ≤ 1 s and TPOT ≤ 0.05 s`."""
+        """All of it in words, such as `TTFT p99 ≤ 2 s, 99 % of requests TTFT ≤ 1 s and TPOT ≤ 0.05 s`."""
         said = [slo.words for slo in self.of_percentiles]
         if self.of_requests:
             share = f"{100 * self.attainment_fraction:g} % of requests "
