@@ -84,8 +84,7 @@ def server_of(app: Dash, host: str, port: int) -> Iterator[BaseWSGIServer]:
         port: 0 for any that is free.
 
     Raises:
-        ValueError: The port is in use.
-        OSError: There is no such host here, or the port may not be used.
+        ValueError: The port is in use or may not be used, or there is no such host here.
     """
     logging.getLogger("werkzeug").setLevel(logging.WARNING)  # no line a request
     try:
@@ -95,7 +94,10 @@ def server_of(app: Dash, host: str, port: int) -> Iterator[BaseWSGIServer]:
             raise ValueError(
                 f"port {port} is in use; give another --port, or 0 for any that is free"
             ) from error
-        raise
+        reason = (error.strerror or str(error)).partition(" (")[0]
+        raise ValueError(
+            f"cannot listen at {host}, port {port}: {reason}; give another --host or --port"
+        ) from error
     with listening:
         server = make_server(host, port, app.server, threaded=True, fd=listening.fileno())
         yield server

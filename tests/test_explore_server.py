@@ -204,6 +204,13 @@ def test_a_port_in_use_is_one_line(run: Path) -> None:
     ]
 
 
+def test_an_address_of_another_machine_is_one_line(run: Path) -> None:
+    result = CliRunner().invoke(main, [*line(run), "--host", "192.0.2.1"])
+    assert result.exit_code == 2
+    (told,) = result.stderr.splitlines()
+    assert told.startswith("Error: cannot listen at 192.0.2.1, port 8050: ")
+
+
 def test_dash_that_is_missing_is_one_line(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "dash", None)
     result = CliRunner().invoke(main, line(run))
