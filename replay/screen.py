@@ -21,6 +21,8 @@ GAP = 2
 UNFOLDED = 1_000_000
 NARROWEST = 56
 """A terminal that is narrower breaks lines by itself."""
+LEAST_NAME = 20
+"""Characters that a name behind numbers has at least."""
 ASCII = str.maketrans(dict(zip("▁▂▃▄▅▆▇█µ±≤", (*".:-=+*#@u", "+-", "<="), strict=True)))
 """What stands for our symbols where only ASCII can be printed."""
 CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
@@ -108,6 +110,34 @@ def table(
     for row in rows:
         made.add_row(*row)
     return made
+
+
+@dataclass(frozen=True, slots=True)
+class NamedRows:
+    """Numbers with names behind them, which fold; where there is little room, each stands above its numbers.
+
+    Attributes:
+        heads: Of the numbers' columns; the first is of a mark.
+        rows: Mark and numbers of each line.
+        names: Of the lines.
+    """
+
+    heads: tuple[str, ...]
+    rows: list[tuple[str | Text, ...]]
+    names: list[str]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        align = "l" + "r" * (len(self.heads) - 1)
+        widths = [max(map(len, cells)) for cells in zip(self.heads, *self.rows, strict=True)]
+        room = options.max_width - sum(widths) - GAP * len(widths)
+        if -GAP <= room < min(LEAST_NAME, max(map(len, self.names), default=0)):
+            yield table([], align, heads=self.heads, widths=widths)
+            for row, name in zip(self.rows, self.names, strict=True):
+                yield name
+                yield table([row], align, widths=widths)
+        else:
+            rows = [(*row, name) for row, name in zip(self.rows, self.names, strict=True)]
+            yield table(rows, f"{align}l", heads=(*self.heads, ""), widths=widths if room > 0 else ())
 
 
 def plain(view: View) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import RenderableType
 
 from replay.printing import MISSING, money, per_second, quantity
-from replay.screen import View, bad, faint, heading, table
+from replay.screen import NamedRows, View, bad, faint, heading, table
 from replay.sweep_run import Failure
 from sim.slo import words_of
 from sim.summary import Summary
@@ -129,13 +129,10 @@ def sweep_markdown(sweep: Sweep) -> str:
 
 def _block(workload: str, rows: Sequence[Ranked], sweep: Sweep) -> Iterator[RenderableType]:
     shown = rows if len(rows) <= MOST_ROWS else [one for one in rows if one.on_front][:MOST_ROWS]
-    heads = ("", *(column.title for column in sweep.columns), "")
+    heads = (" " * MARK, *(column.title for column in sweep.columns))
     yield heading(workload)
-    cells = (
-        (bad(mark) if (mark := _mark(one)).strip("*") else mark, *_cells(one, sweep), one.name)
-        for one in shown
-    )
-    yield table(cells, f"l{'r' * len(sweep.columns)}l", heads=heads, widths=(MARK,))
+    cells = [(bad(mark) if (mark := _mark(one)).strip("*") else mark, *_cells(one, sweep)) for one in shown]
+    yield NamedRows(heads, cells, [one.name for one in shown])
     if len(shown) < len(rows):
         yield faint(f"{len(rows) - len(shown)} more are in sweep.md")
     yield _choice(rows, sweep)

@@ -9,7 +9,7 @@ from traces.info import TraceInfo
 from traces.public import PublicTrace
 
 STATISTICS = ("mean", "min", "p1", "p5", "p25", "p50", "p75", "p90", "p95", "p99", "max", "total")
-LABEL = 15
+LABEL = 11
 """Least width of a column, in characters."""
 
 

@@ -1,7 +1,7 @@
 """Writes what the commands of docs/ and README.md print into the pages anew: `python tests/refresh_docs.py`.
 
-Done for the pages whose blocks behind a command are its whole output; it says which blocks are left to be
-looked at by hand. Pages may be named: `python tests/refresh_docs.py tutorial.md`.
+A block that shows a part of an output is found by its first word and stays as long as it is. It says which
+blocks are left to be looked at by hand. Pages may be named: `python tests/refresh_docs.py tutorial.md`.
 """
 
 import os
@@ -12,8 +12,15 @@ from tempfile import TemporaryDirectory
 from doc_commands import PAGES
 from doc_runs import ALL, SHOW_REAL_OUTPUT, fill, is_run, run_page
 
-WRITTEN = (*SHOW_REAL_OUTPUT, "sweep.md")
-"""Pages written here; those that no test compares take too long for one."""
+WRITTEN = (*SHOW_REAL_OUTPUT, "fleet.md", "sweep.md")
+"""Pages written here; those that no test compares take too long for one, or show parts."""
+
+
+def part_like(shown: list[str], printed: list[str]) -> list[str]:
+    """Return all that was printed, or the part that a block shows now."""
+    first = shown[0].split()[:1]
+    begin = next(place for place, line in enumerate(printed) if line.split()[:1] == first)
+    return printed if begin == 0 else printed[begin : begin + len(shown)]
 
 
 def refresh(page: Path) -> int:
@@ -29,6 +36,7 @@ def refresh(page: Path) -> int:
         begin, end = command.shown_line - 1, command.shown_line - 1 + len(shown)
         if text[begin:end] != shown:
             raise SystemExit(f"{page}: changed while its commands ran; run this again")
+        lines = part_like(shown, lines)
         changed += shown != lines
         text[begin:end] = lines
     if changed:

@@ -168,6 +168,20 @@ def test_a_table_keeps_all_its_words_however_wide_the_terminal(columns: int) -> 
 
 
 @pytest.mark.usefixtures("scratch")
+def test_names_stand_above_numbers_where_there_is_little_room() -> None:
+    line = f"sweep {CHAT} --jobs 1 --grid max_num_seqs=2,4 --out swept"
+    many = "--slo ttft=2 --slo ttft_p99=2 --grid-intensity 300 --price 0.2"
+    few = [row.split() for row in invoke(line, PLAIN_TERMINAL).stdout.splitlines()]
+    rows = [row.split() for row in invoke(f"{line} {many}", PLAIN_TERMINAL).stdout.splitlines()]
+    for name in ("max_num_seqs=2", "max_num_seqs=4"):
+        assert any(row[-2:] == ["immediate", name] and "J" in row for row in few)
+        place = rows.index(["immediate", name])
+        assert {"J", "s", "/s"} <= set(rows[place + 1])
+    piped = invoke(f"{line} {many}").stdout
+    assert len(re.findall(r"^\S* +.* J .*  immediate max_num_seqs=\d$", piped, re.MULTILINE)) == 2
+
+
+@pytest.mark.usefixtures("scratch")
 @pytest.mark.parametrize("charset", ["ascii", "latin-1"])
 def test_an_encoding_without_blocks_gets_ascii(charset: str) -> None:
     result = invoke(f"{CHAT} --out runs/ascii", charset=charset)
