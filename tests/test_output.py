@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from doc_runs import fill
 from terminal import PLAIN_TERMINAL, terminal
 
 from replay.main import COMMANDS, main
+from replay.output import is_watched, output_options
 from replay.screen import bad, encodable, indented, plain, table
 
 UNANSWERED = {"explore": "serves until it is stopped and comes to no result"}
@@ -121,6 +123,20 @@ def test_quiet_does_not_hide_errors_and_warnings() -> None:
     refused = invoke("run none.csv --quiet")
     assert refused.exit_code == 2
     assert refused.stderr.startswith("Error: none.csv: no such file")
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_nobody_watches_the_progress_of_a_quiet_command(quiet: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    watched: list[bool] = []
+
+    @click.command()
+    @output_options
+    def command() -> None:
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+        watched.append(is_watched())
+
+    CliRunner().invoke(command, ["--quiet"] if quiet else [])
+    assert watched == [not quiet]
 
 
 @pytest.mark.usefixtures("scratch")
