@@ -5,7 +5,7 @@ from pathlib import Path
 
 import traces
 from sim.sweep_key import sha256_of
-from sim.table_files import DEFAULT, find_table, load_table
+from sim.table_files import DEFAULT, load_table
 from traces.reading import read_trace
 
 SHIPPED = Path(traces.__path__[0])
@@ -48,17 +48,10 @@ class Places:
         raise ValueError(f"the trace {name} cannot be replayed anew: {why}; give --trace FILE")
 
     def find_table(self, name: str | None) -> str:
-        """Return what a table of this name is loaded by; of no name, the first given or the default.
-
-        Raises:
-            ValueError: There is none.
-        """
+        """Return what the table of this name is loaded by; of no name, the first given or the default."""
         if name is None:
             return next(iter(self.tables), DEFAULT)
-        given = (
-            path for path in self.tables if name in (load_table(path).name, find_table(path).parent.name)
-        )
-        return next(given, None) or find_table(name).parent.name
+        return next((path for path in self.tables if load_table(path).name == name), name)
 
 
 def is_of(path: Path, sha256: str) -> bool:

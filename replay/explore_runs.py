@@ -8,7 +8,7 @@ from replay.explore_base import Base
 from replay.explore_choice import Choice, chosen, words_of
 from replay.explore_offer import Offer
 from sim.report_guards import judge
-from sim.report_runs import LONGEST_NAME, Reported
+from sim.report_runs import Reported, shortened
 from sim.simulate import simulate_fleet
 from sim.summary import summarize
 from sim.sweep import Case
@@ -85,7 +85,7 @@ class Runs:
             self._kept[key] = reported
             if len(self._kept) > MOST_KEPT:
                 del self._kept[next(iter(self._kept))]
-        return replace(reported, name=name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…")
+        return replace(reported, name=shortened(name))
 
 
 def simulated(case: Case) -> Reported:

@@ -77,8 +77,8 @@ def names_of(metas: Sequence[Meta], folders: Sequence[Path]) -> list[str]:
         [folder.name for folder in folders],
         ["/".join(folder.parts[-2:]) for folder in folders],
     )
-    short = ([_shortened(name) for name in names] for names in ways)
-    numbered = [_shortened(f"{number}: {folder.name}") for number, folder in enumerate(folders, 1)]
+    short = ([shortened(name) for name in names] for names in ways)
+    numbered = [shortened(f"{number}: {folder.name}") for number, folder in enumerate(folders, 1)]
     return next((names for names in short if len(set(names)) == len(names)), numbered)
 
 
@@ -91,5 +91,6 @@ def _differing_options(meta: Meta, metas: Sequence[Meta]) -> str:
     return f" ({', '.join(differing)})" if differing else ""
 
 
-def _shortened(name: str) -> str:
+def shortened(name: str) -> str:
+    """Return a name that is not too long for a legend."""
     return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"

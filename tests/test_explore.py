@@ -15,9 +15,11 @@ from replay.explore_app import settle
 from replay.explore_choice import SHARED, chosen
 from replay.explore_command import command_of
 from replay.explore_controls import controls_of
+from replay.explore_offer import offer
 from replay.explore_page import FIGURES, control_of
+from replay.explore_places import Places
 from replay.explore_runs import AT_ONCE, Runs
-from replay.explore_subject import Subject
+from replay.explore_subject import Subject, open_subject
 from replay.main import main
 from replay.printing import quantity
 from sim.sweep import Case
@@ -271,6 +273,13 @@ def test_another_table_brings_its_own_engine(subject: Subject) -> None:
     base = subject.bases[0].replay()
     case = chosen(base, {"table": "h200-llama-3.2-1b-bf16"}, subject.offered)
     assert case.engine_options() == Case(base.trace, table="h200-llama-3.2-1b-bf16").engine_options()
+
+
+def test_a_table_that_is_not_offered_is_told_in_a_line(run: Path) -> None:
+    begun = open_subject(run, Places(None, (run.parent,), ()), offer((), ()), (), "immediate")
+    page = shown(begun)
+    assert "no table 'toy-table' is offered" in page["notice"]
+    assert "start the page with --table FOLDER" in page["notice"]
 
 
 def test_a_measured_run_has_its_simulation_beside_it(run: Path) -> None:
