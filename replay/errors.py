@@ -68,8 +68,8 @@ def ensure_valid(reasons: Sequence[str]) -> None:
 
 def one_line(error: Exception) -> str:
     """Return the message of `error` on one line, an OSError's as `file: reason`."""
-    if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__
 
 

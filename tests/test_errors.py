@@ -39,6 +39,7 @@ def run_raising(error: BaseException) -> Result:
         (lambda: ValueError(), "ValueError"),
         (lambda: FileNotFoundError(errno.ENOENT, "No such file", "x.csv"), "x.csv: No such file"),
         (lambda: OSError("the disk is full"), "the disk is full"),
+        (lambda: OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
     ],
 )
 def test_bad_input_is_one_line_without_a_traceback(make: Callable[[], Any], line: str) -> None:
