@@ -26,10 +26,15 @@ from sim.scheduler_state import (
 )
 from traces.trace import Counts
 
+MOST_HELD = 4096
+"""Finished requests of an engine whose KV is being sent; with more, nobody is admitted."""
+
 
 def new_scheduler(table: RequestTable, options: EngineOptions, sends_kv: bool) -> Scheduler:
     """Return a scheduler that has seen none of the requests."""
-    seats = options.max_num_seqs * (2 if sends_kv else 1)
+    seats = options.max_num_seqs
+    if sends_kv:  # who is held has a block of its own at least
+        seats += min(options.num_gpu_blocks, MOST_HELD)
     caches = options.enable_prefix_caching
     seating = np.zeros((LISTS, seats), np.int64)
     seating[SPARE] = np.arange(seats)[::-1]

@@ -122,8 +122,8 @@ class Scheduler(NamedTuple):
     Attributes:
         rules: The options.
         requests: Columns PROMPT_TOKENS to BRINGS_KV, shape (requests, REQUEST_COLUMNS).
-        seats: Columns ROW to CACHED, shape (seats, SEAT_COLUMNS): max_num_seqs, and as many more for blocks
-            that are held where KV is sent.
+        seats: Columns ROW to CACHED, shape (seats, SEAT_COLUMNS): max_num_seqs, and more for blocks that
+            are held where KV is sent.
         batch: The step being composed, in vLLM's order, columns SEAT to CONTEXT, shape
             (seats, BATCH_COLUMNS).
         flights: Who gets a token from each step in flight, columns ROW and SEAT, shape (2, seats, 2).

@@ -28,7 +28,7 @@ from sim.scheduler_state import (
 
 @compiled
 def has_seat(s: Scheduler) -> bool:
-    """Say whether one more request may run; held blocks take seats of their own, as many as requests do."""
+    """Say whether one more request may run; held blocks take seats beyond those for running requests."""
     return bool(s.number[RUNNING] < s.rules.max_seqs and s.number[SPARE_SEATS] > 0)
 
 

@@ -4,10 +4,12 @@ Run by an interpreter that can import vLLM's Python files; it needs no GPU and n
 input is a workload, each line of standard output says what every step of it held:
 
     {"options": {...}, "requests": [[row, prompt_tokens, output_tokens, priority, [block hash, ...]], ...],
-     "block_tokens": 16, "arrivals": [[step, row], ...]}
+     "block_tokens": 16, "arrivals": [[step, row], ...], "connector": null, "sent": [[step, row], ...]}
 
-A request arrives just before call number `step` of the scheduler. Where a prompt has block hashes, its tokens
-follow from them; all other tokens are the request's own. Answers are as long as `output_tokens` says.
+A request arrives just before call number `step` of the scheduler. With the connector `receives` the KV of
+every prompt comes along, as from a prefill engine; with `sends` the blocks of a finished request are held
+until just before the step that `sent` tells. Where a prompt has block hashes, its tokens follow from them;
+all other tokens are the request's own. Answers are as long as `output_tokens` says.
 """
 
 # pyright: reportMissingImports=false
@@ -33,13 +35,21 @@ OWN_TOKENS = 1 << 40
 class Oracle:
     """One vLLM scheduler, its engine loop, and a model that answers as it is told."""
 
-    def __init__(self, options: dict[str, Any], requests: list[list[Any]], block_tokens: int) -> None:
+    def __init__(
+        self,
+        options: dict[str, Any],
+        requests: list[list[Any]],
+        block_tokens: int,
+        connector: str | None = None,
+    ) -> None:
         """Build a fresh scheduler under `options`, which bear the names of the project's engine options."""
         self._depth = 2 if options["async_scheduling"] else 1
         self._known = {request[0]: request for request in requests}
         self._block_tokens = block_tokens
         self._hasher = new_hasher(options)
         self._scheduler = new_scheduler(options)
+        if connector is not None:
+            connect(self._scheduler, {"receives": Receiver, "sends": Sender}[connector]())
         self._given = dict.fromkeys(self._known, 0)
         self._arrived = 0
         self._preempted: list[int] = []
@@ -51,14 +61,20 @@ class Oracle:
 
         self._scheduler._preempt_request = note_preemption
 
-    def run(self, arrivals: list[list[int]]) -> list[dict[str, Any]]:
+    def run(self, arrivals: list[list[int]], sent: list[list[int]]) -> list[dict[str, Any]]:
         """Run the engine core's loop until all is done and return the steps."""
         coming, in_flight, steps = deque(arrivals), deque[Any](), list[dict[str, Any]]()
+        sending = deque(sent)
         while coming or in_flight or self._scheduler.has_requests():
             if not in_flight and not self._scheduler.has_requests() and coming[0][0] != len(steps):
                 raise SystemExit(f"nothing to do at step {len(steps)}, the next arrival is at {coming[0][0]}")
             while coming and coming[0][0] <= len(steps):
                 self._add(coming.popleft()[1])
+            while sending and sending[0][0] <= len(steps):
+                names = {str(sending.popleft()[1])}
+                self._scheduler._update_from_kv_xfer_finished(
+                    SimpleNamespace(finished_recving=None, finished_sending=names)
+                )
             if self._scheduler.has_requests():
                 output, step = self._schedule()
                 in_flight.append(output)
@@ -208,6 +224,43 @@ class Absent(SimpleNamespace):
         return False
 
 
+class Receiver(Absent):
+    """A connector that loads all of a prompt's KV but the last token's, once, in the step that admits it."""
+
+    def __init__(self) -> None:
+        super().__init__(loaded=set())
+
+    def get_num_new_matched_tokens(self, request: Any, computed_tokens: int) -> tuple[int, bool]:
+        if request.request_id in self.loaded:
+            return 0, False
+        return max(request.num_prompt_tokens - 1 - computed_tokens, 0), False
+
+    def update_state_after_alloc(self, request: Any, *_: Any) -> None:
+        self.loaded.add(request.request_id)
+
+    def request_finished(self, *_: Any) -> tuple[bool, None]:
+        return False, None
+
+
+class Sender(Absent):
+    """A connector that has the blocks of what is finished held until it is told that they are sent."""
+
+    requires_kv_delivery = True
+
+    def get_num_new_matched_tokens(self, *_: Any) -> tuple[int, bool]:
+        return 0, False
+
+    def request_finished(self, *_: Any) -> tuple[bool, None]:
+        return True, None
+
+
+def connect(scheduler: Any, connector: Any) -> None:
+    """Give the scheduler a connector, for which alone it takes no steps."""
+    scheduler.connector = connector
+    scheduler.requires_kv_delivery = bool(connector.requires_kv_delivery)
+    scheduler.has_finished_requests = lambda: bool(scheduler.finished_req_ids)
+
+
 SAME_NAMES = (
     "max_num_batched_tokens",
     "max_num_seqs",
@@ -248,8 +301,9 @@ def main() -> None:
     print(json.dumps({"version": vllm.__version__}), file=answers, flush=True)
     for line in sys.stdin:
         workload = json.loads(line)
-        oracle = Oracle(workload["options"], workload["requests"], workload["block_tokens"])
-        print(json.dumps(oracle.run(workload["arrivals"])), file=answers, flush=True)
+        names = ("options", "requests", "block_tokens", "connector")
+        oracle = Oracle(*(workload[name] for name in names))
+        print(json.dumps(oracle.run(workload["arrivals"], workload["sent"])), file=answers, flush=True)
 
 
 if __name__ == "__main__":
