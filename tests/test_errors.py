@@ -72,7 +72,7 @@ def test_a_run_that_broke_guards_is_told_apart_from_bad_input() -> None:
     ensure_valid([])
     with pytest.raises(Flawed, match=r"^the run is not valid: guard 1: late \(and 1 more\)$") as raised:
         ensure_valid(["guard 1: late", "guard 2: hot"])
-    assert raised.value.exit_code == Exit.FLAWED == 3
+    assert (raised.value.exit_code, int(Exit.FLAWED)) == (Exit.FLAWED, 3)
 
 
 def test_the_docs_name_every_exit_code() -> None:

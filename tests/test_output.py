@@ -14,7 +14,7 @@ from terminal import PLAIN_TERMINAL, terminal
 
 from replay.main import COMMANDS, main
 from replay.output import is_watched, output_options
-from replay.screen import bad, encodable, indented, plain, table
+from replay.screen import View, bad, encodable, indented, plain, table
 
 UNANSWERED = {"explore": "serves until it is stopped and comes to no result"}
 """Commands without --json and --quiet."""
@@ -218,5 +218,5 @@ def test_a_name_cannot_steer_a_terminal() -> None:
 
 
 def test_nothing_in_a_text_is_taken_for_markup() -> None:
-    view = [table([("[red]a[/red]", ":smile:")], "ll", heads=("[b]", "")), indented("[i]b[/i]")]
+    view: View = [table([("[red]a[/red]", ":smile:")], "ll", heads=("[b]", "")), indented("[i]b[/i]")]
     assert plain(view).split() == ["[b]", "[red]a[/red]", ":smile:", "[i]b[/i]"]
