@@ -60,7 +60,9 @@ class MainGroup(ReplayGroup):
             raise
         except click.UsageError as error:
             path = error.ctx.command_path if error.ctx else ctx.command_path
-            raise BadInput(f"{error.format_message()} `{path} --help` tells more.") from error
+            told = " ".join(error.format_message().split())
+            end = "" if told.endswith((".", "?", "?)")) else "."
+            raise BadInput(f"{told}{end} `{path} --help` tells more.") from error
 
 
 @click.group(cls=MainGroup, subcommand_metavar="TRACE | COMMAND ...")

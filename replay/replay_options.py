@@ -113,8 +113,9 @@ def read_requests(path: Path, given: dict[str, Any], policy: "Policy", seed: int
     from sim.arrivals import ensure_predicted
     from sim.sweep import Case
 
-    if not path.exists():
-        raise ValueError(f"{path}: no such file; give a trace, or a command that `replay --help` lists")
+    if path.is_dir() or not path.exists():
+        what = "a folder, not a trace" if path.is_dir() else "no such file"
+        raise ValueError(f"{path}: {what}; give a trace, or a command that `replay --help` lists")
     trace = Case(path, seed=seed, **given).read_trace()
     ensure_predicted(trace, policy)
     return trace

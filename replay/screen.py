@@ -42,15 +42,21 @@ class Literal(Console):
 
 @dataclass(frozen=True, slots=True)
 class Together:
-    """Words of one cell that do not break: side by side, or one below the other where there is no room."""
+    """Words of one cell that do not break: side by side, or one below the other where there is no room.
+
+    Attributes:
+        parts: The words.
+        between: What is between them side by side.
+    """
 
     parts: tuple[str, ...]
+    between: str = " "
 
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
-        return Measurement(max(len(part.strip()) for part in self.parts), len(" ".join(self.parts)))
+        return Measurement(max(len(part.strip()) for part in self.parts), len(self.between.join(self.parts)))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
-        line = " ".join(self.parts)
+        line = self.between.join(self.parts)
         yield Text(line if len(line) <= options.max_width else "\n".join(part.strip() for part in self.parts))
 
 

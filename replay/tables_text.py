@@ -1,6 +1,7 @@
 """Cost tables as a person reads them, and as JSON."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from math import isinf
@@ -9,7 +10,7 @@ from typing import Any
 
 from rich.console import RenderableType
 
-from replay.screen import View, heading, indented, table
+from replay.screen import Cell, Together, View, heading, indented, table
 from replay.validation import HEADINGS, MEANING, read_validation, validation_rows
 from sim.table import CostTable, PowerState
 from sim.table_files import DEFAULT, find_table
@@ -88,4 +89,11 @@ def _validation(folder: Path) -> Iterator[RenderableType]:
     entries = read_validation(folder)
     if entries:
         yield indented(f"live replays, {MEANING}:")
-        yield table(validation_rows(entries), "lrrrrr", heads=HEADINGS)
+        rows: list[tuple[Cell, ...]] = [
+            (*cells[:3], *map(_levels, cells[3:])) for cells in validation_rows(entries)
+        ]
+        yield table(rows, "lrrrrr", heads=HEADINGS)
+
+
+def _levels(errors: str) -> Together:
+    return Together(tuple(re.findall("[^/]+/?", errors)), between="")

@@ -196,13 +196,21 @@ BAD_TRACES: dict[str, tuple[Callable[[Path], object], str]] = {
     "truncated": (damaged, "not a whole Parquet file"),
     "unknown format": (lambda p: p.write_text("To whom it may concern\n"), "bad.trace"),
     "empty": (lambda p: p.write_text(""), "bad.trace"),
-    "folder": (lambda p: p.mkdir(), "bad.trace"),
+    "folder": (lambda p: p.mkdir(), "bad.trace: a folder, not a trace; give a trace, or a command"),
     "too long": (lambda p: write_columns(p, [0.0], prompt_tokens=[10**6]), "max_model_len"),
 }
 
 BAD_ARGUMENTS: dict[str, tuple[tuple[object, ...], str]] = {
     "no trace": (("run",), "Missing argument 'TRACE'. `replay run --help` tells more."),
+    "no model": (
+        ("toy.parquet", "--backend", "vllm"),
+        "--backend vllm needs --model: a model's name or folder. `replay run --help` tells more.",
+    ),
     "unknown option": (("toy.parquet", "--speed", 11), "No such option"),
+    "missing choice": (
+        ("export", "run"),
+        "Missing option '--format'. Choose from: vllm-bench, prometheus, otel. `replay export --help`",
+    ),
     "text for a number": (("toy.parquet", "--limit", "few"), "'few' is not a valid int"),
     "missing file": (("none.csv",), "none.csv: no such file"),
     "unknown policy": (("toy.parquet", "--policy", "fifo"), "no policy 'fifo'; there are batch-window, "),

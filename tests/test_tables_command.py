@@ -1,15 +1,18 @@
 """`replay tables`: which tables there are, what they say, and how well the model replays their points."""
 
 import json
+import re
 from pathlib import Path
 
 from click.testing import CliRunner, Result
+from terminal import terminal
 from toy_table import toy_table
 
 from replay.main import main
 from replay.tables import cli
+from replay.validation import read_validation, validation_rows
 from sim.table import PowerState
-from sim.table_files import DEFAULT, load_table, save_table, shipped
+from sim.table_files import DEFAULT, find_table, load_table, save_table, shipped
 
 
 def tables(*arguments: str) -> Result:
@@ -44,6 +47,17 @@ def test_a_named_table_tells_its_powers_limits_and_errors() -> None:
     assert f"{table.coefficients.limits[1]:,.0f} sequences" in done.stdout
     for kind, errors in table.meta["errors"].items():
         assert f"{kind:8} {errors['windows']:4.0f} windows" in done.stdout
+
+
+def test_no_error_of_a_replay_is_broken_where_a_terminal_is_narrow() -> None:
+    shown = CliRunner().invoke(main, ["tables", DEFAULT], env={**terminal(60), "NO_COLOR": "1"}).stdout
+    errors = {
+        error
+        for cells in validation_rows(read_validation(find_table(DEFAULT).parent))
+        for error in "/".join(cells[3:]).split("/")
+    }
+    assert len(errors) > 20
+    assert errors <= set(re.split(r"[\s/]+", shown))
 
 
 def test_a_table_of_ones_own_is_shown_by_its_folder(tmp_path: Path) -> None:
