@@ -252,7 +252,7 @@ def _ensure_kinds(first: Run, others: tuple[Run, ...]) -> None:
         if run.meta.kind not in ("measured", "twin") or run.meta.kind != others[0].meta.kind:
             raise ValueError(
                 f"{run.meta.run_id}: is {run.meta.kind}; the runs after the first must be all measured, "
-                f"or all of the twin"
+                "or all of the twin; `replay report` draws simulated ones side by side"
             )
         if run.meta.kind == "twin" and run.meta.table != first.meta.table:
             raise ValueError(

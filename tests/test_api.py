@@ -248,8 +248,12 @@ def test_a_comparison_has_a_row_a_metric() -> None:
 
 
 def test_a_file_that_is_not_there_is_a_value_error_of_one_line(tmp_path: Path) -> None:
-    for read in (api.read_trace, api.read_run, api.simulate):
-        with pytest.raises(ValueError, match="No such file") as caught:
+    for read, why in (
+        (api.read_trace, "No such file"),
+        (api.simulate, "No such file"),
+        (api.read_run, "no run; give the folder of one"),
+    ):
+        with pytest.raises(ValueError, match=why) as caught:
             read(tmp_path / "nothing")
         assert "\n" not in str(caught.value)
 

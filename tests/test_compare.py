@@ -131,7 +131,7 @@ def test_engine_options_that_differ_are_told() -> None:
     [
         (simulated_run(), (), "needs a measured run"),
         (measured_run(), (measured_run(),), "the first run must be simulated"),
-        (simulated_run(), (simulated_run(),), "must be all measured, or all of the twin"),
+        (simulated_run(), (simulated_run(),), "all of the twin; `replay report` draws simulated ones"),
         (simulated_run(), (measured_run(), twin_run()), "must be all measured, or all of the twin"),
         (
             simulated_run(),

@@ -223,8 +223,10 @@ def test_a_damaged_record_is_refused_in_one_line(tmp_path: Path) -> None:
         read_run(folder)
 
 
-def test_a_missing_record_is_an_os_error(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match=r"run\.json"):
+def test_a_missing_record_is_an_os_error_that_names_the_folder(tmp_path: Path) -> None:
+    with pytest.raises(
+        FileNotFoundError, match=r"none: no run; give the folder of one, which has run\.json$"
+    ):
         read_run(tmp_path / "none")
 
 

@@ -111,6 +111,8 @@ def read_run(directory: Path) -> Run:
         OSError: A file of it cannot be read.
         ValueError: A file is damaged, of another version, or they do not fit together.
     """
+    if not (directory / META_FILE).exists():
+        raise FileNotFoundError(f"{directory}: no run; give the folder of one, which has {META_FILE}")
     meta = _read_meta(directory / META_FILE)
     requests = _read(directory / OUTCOMES_FILE)
     power = _read(directory / POWER_FILE)
