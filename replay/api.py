@@ -25,6 +25,7 @@ from sim.policy import Policy
 from sim.pools import Pools
 from sim.registry import make_policy
 from sim.serving import Setup
+from sim.settings import as_text
 from sim.slo import Slo, parse_limits
 from sim.table_files import DEFAULT, load_table
 from traces.frame import from_frame, to_frame
@@ -242,10 +243,7 @@ def _trace(trace: pd.DataFrame | Trace | str | Path) -> Trace:
 
 def _texts(options: Options | None) -> dict[str, str]:
     """Return options as the command takes them."""
-    return {
-        name: "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-        for name, value in (options or {}).items()
-    }
+    return {name: as_text(value) for name, value in (options or {}).items()}
 
 
 @contextmanager

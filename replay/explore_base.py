@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from replay.errors import one_line
-from replay.explore_choice import as_text, kinds_of
+from replay.explore_choice import kinds_of
 from replay.explore_offer import Offer
 from replay.explore_places import Places
 from sim.options import EngineOptions, FleetOptions
 from sim.report_runs import Reported, read_reported
+from sim.settings import as_text
 from sim.sweep import Case
 from sim.sweep_key import sha256_of
 from sim.sweep_ranking import Ranked

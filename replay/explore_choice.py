@@ -7,7 +7,7 @@ from typing import Any, get_args
 from replay.explore_offer import Offer
 from sim.options import options_among
 from sim.registry import members_of, settings_of_policy
-from sim.settings import parse_settings
+from sim.settings import as_text, parse_settings
 from sim.sweep import Case
 from sim.table_files import load_table
 
@@ -67,13 +67,6 @@ def kinds_of(policy: str) -> dict[str, Any]:
         for member in members
         for option, kind in settings_of_policy(member).items()
     }
-
-
-def as_text(value: object) -> str:
-    """Return a value as options take it, with all its digits; a whole one has no point."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def is_free_text(kind: Any) -> bool:

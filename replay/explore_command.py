@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import asdict
 
-from replay.explore_choice import as_text
 from sim.options import FleetOptions, options_among
+from sim.settings import as_text
 from sim.sweep import Case
 from sim.table_files import load_table
 

@@ -8,7 +8,6 @@ from replay.explore_choice import (
     OPTION,
     SHARED,
     Choice,
-    as_text,
     is_free_text,
     kinds_of,
     with_policy,
@@ -16,6 +15,7 @@ from replay.explore_choice import (
 from replay.explore_offer import Offer
 from sim.registry import options_of
 from sim.router_registry import ROUTERS
+from sim.settings import as_text
 from sim.sweep import Case
 
 

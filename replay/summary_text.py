@@ -10,6 +10,7 @@ from rich.table import Table
 from replay.printing import money, per_second, quantity, share
 from replay.screen import Cell, Together, View, bad, faint, heading, table
 from replay.sparkline import power_view
+from sim.settings import as_text
 from sim.summary import Summary
 from traces.record import STATES, Meta, Power, ReplicaUse
 
@@ -35,16 +36,9 @@ def summary_view(meta: Meta, summary: Summary, power: Power, directory: Path) ->
 
 
 def _title(meta: Meta) -> str:
-    options = ", ".join(f"{name}={_setting(value)}" for name, value in meta.policy_options.items())
+    options = ", ".join(f"{name}={as_text(value)}" for name, value in meta.policy_options.items())
     how = f"{meta.policy} ({options})" if options else meta.policy
     return f"{meta.trace_name}: {meta.requests:,} requests, policy {how}"
-
-
-def _setting(value: object) -> str:
-    """Return a value as `--set` takes it."""
-    if isinstance(value, float):
-        return f"{value:g}"
-    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _energy(summary: Summary) -> Table:

@@ -63,8 +63,15 @@ def make_named(text: str, classes: Mapping[str, type[Any]], what: str, others: S
 
 def full_name(text: str, made: Any) -> str:
     """Return `text` with all options of the object that it has made, also those left out, for a record."""
-    options = [f"{option}={_as_text(getattr(made, option))}" for option in settings_of(type(made))]
+    options = [f"{option}={as_text(getattr(made, option))}" for option in settings_of(type(made))]
     return ":".join([text.split(":")[0], *options])
+
+
+def as_text(value: object) -> str:
+    """Return a value as options take it, with all its digits; a whole one has no point."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).lower() if isinstance(value, bool) or value is None else str(value)
 
 
 def split_pair(pair: str, option: str) -> tuple[str, str]:
@@ -97,12 +104,6 @@ def _parse(kind: Any, text: str, what: str) -> Any:
             noun = "a whole number" if kind is int else "a number"
             raise ValueError(f"{what} must be {noun}, got {text!r}") from None
     raise ValueError(f"{what} cannot be given as text, being {kinds}; set it in code")
-
-
-def _as_text(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:g}"
-    return str(value).lower() if isinstance(value, bool) or value is None else str(value)
 
 
 def _parse_choice(choices: tuple[Any, ...], text: str, what: str) -> Any:

@@ -187,6 +187,11 @@ def test_the_record_tells_the_options_of_the_scaling() -> None:
     assert full_name(options["scaling"], make_scaling(options["scaling"])) == options["scaling"]
 
 
+def test_the_full_name_of_a_scaling_keeps_all_digits() -> None:
+    scaling = make_scaling("reactive:idle_s=1234.56789:state=off")
+    assert make_scaling(full_name("reactive", scaling)) == scaling
+
+
 def test_a_table_keeps_its_states_on_disk() -> None:
     assert table_from_json(table_to_json(TABLE)).states == STATES
     values = table_to_json(TABLE)
