@@ -18,7 +18,7 @@ from calibrate.loads import LoadEngine, Loader, StartedEngine, Times
 from calibrate.raw import STEP_COLUMNS, RawPoint, append, read_lines
 from traces.whole_files import whole_file
 
-BEFORE_S = 0.25
+BEFORE_S = 0.5
 """Readings kept before a load begins, so that the counter can be interpolated at its edges."""
 
 AFTER_S = 0.25
