@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-Kind = Literal["idle", "decode", "ragged", "prefill", "mixed", "trickle", "burst", "open"]
+Kind = Literal["idle", "decode", "ragged", "prefill", "mixed", "trickle", "burst", "open", "scan"]
 GridName = Literal["full", "standard", "card", "quick"]
 Sizes = Mapping[int, tuple[int, ...]]
 
@@ -22,13 +22,14 @@ class Point:
             same, contexts unequal), `prefill` (a stream of prompts, one output token each), `mixed` (decode
             and prefill; with a `gap_s`, contexts are unequal and prompts come at random times), `trickle`
             (one request after the other, with a pause), `burst` (pauses and short prefill streams in turn),
-            `open` (prompts of random lengths at random times).
+            `open` (prompts of random lengths at random times), `scan` (prompts of all lengths, one after the
+            other with a pause, beside a batch of unequal contexts, if any, that decodes).
         batch: Decoding sequences.
         context_tokens: Tokens before: of each decoding sequence (ragged: their mean), or before each chunk.
-        chunk_tokens: Fresh prompt tokens of each streamed request (open: their median).
+        chunk_tokens: Fresh prompt tokens of each streamed request (open: their median; scan: the longest).
         streams: Streamed requests outstanding at any time.
         output_tokens: Output tokens of each streamed request (open: their mean).
-        gap_s: Pause between requests (trickle) or bursts, mean time between arrivals (open, mixed).
+        gap_s: Pause between requests (trickle, scan) or bursts, mean time between arrivals (open, mixed).
         repeat: Counts the repeats of this load from 0.
     """
 
@@ -45,6 +46,11 @@ class Point:
     def is_mixed_at_random(self) -> bool:
         """Whether prompts come at random times beside a decoding batch."""
         return self.kind == "mixed" and self.gap_s > 0
+
+    @property
+    def comes_at_random(self) -> bool:
+        """Whether prompts come without regard to the engine's steps, as in service."""
+        return self.kind in ("open", "scan") or self.is_mixed_at_random
 
     @property
     def key(self) -> str:
@@ -207,6 +213,18 @@ STANDARD_OPEN = (
     Point("open", chunk_tokens=3000, output_tokens=20, gap_s=1 / 14),
 )
 
+SCAN = tuple(
+    Point("scan", batch=batch, context_tokens=400 if batch else 0, chunk_tokens=8192, gap_s=0.03)
+    for batch in (0, 8, 32)
+)
+"""What a step takes by its tokens, finely: kernels cut them into blocks, and lengths in service are any."""
+
+SCANNED = 128
+"""Prompts of a scan."""
+
+SHORTEST = 16
+"""Tokens of a scan's shortest prompt, and of any sequence's context."""
+
 CARD_LOADS = (
     Point("idle"),
     Point("decode", batch=1, context_tokens=128),
@@ -239,6 +257,7 @@ QUICK = (
     Point("mixed", batch=8, context_tokens=512, chunk_tokens=512, streams=2),
     Point("trickle", chunk_tokens=256, output_tokens=16, gap_s=0.05),
     Point("burst", chunk_tokens=1024, streams=24, gap_s=0.3),
+    Point("scan", batch=2, context_tokens=128, chunk_tokens=2048, gap_s=0.005),
 )
 """A grid for rehearsals: every kind once, too coarse for a table to trust."""
 
@@ -257,7 +276,8 @@ def loads(limits: Limits, grid: GridName) -> Iterator[Point]:
             point.batch * (point.context_tokens + GROWTH_TOKENS) + 2 * point.streams * point.chunk_tokens
         )
         raggedness = 8 if point.kind in ("ragged", "open") or point.gap_s else 1
-        longest = raggedness * (point.context_tokens + point.chunk_tokens) + 512
+        chunk_tokens = point.chunk_tokens * (8 if point.kind == "open" else 1)
+        longest = raggedness * point.context_tokens + chunk_tokens + 512
         if (
             point.batch + bool(point.streams or point.gap_s) <= limits.max_num_seqs
             and kv_tokens <= KV_SHARE * limits.kv_tokens
@@ -280,6 +300,7 @@ def _full(limits: Limits) -> Iterator[Point]:
             )
     yield from BURST
     yield from OPEN
+    yield from SCAN
 
 
 def _standard(limits: Limits) -> Iterator[Point]:
@@ -292,6 +313,7 @@ def _standard(limits: Limits) -> Iterator[Point]:
             yield Point("mixed", batch=batch, context_tokens=512, chunk_tokens=chunk, gap_s=1 / per_s)
     yield from BURST
     yield from STANDARD_OPEN
+    yield from SCAN
     yield from LARGE
 
 
@@ -323,14 +345,22 @@ CACHED = ("idle", "decode", "ragged", "trickle")
 def contexts(point: Point) -> list[int]:
     """Return the context of each decoding sequence: equal, or quantiles of a log-normal of that mean.
 
-    They are unequal in ragged loads and in mixed loads whose prompts come at random times.
+    They are unequal in ragged loads, in scans, and in mixed loads whose prompts come at random times.
     """
-    if point.kind != "ragged" and not point.is_mixed_at_random:
+    is_ragged = point.kind in ("ragged", "scan") or point.is_mixed_at_random
+    if not is_ragged or not point.batch:
         return [point.context_tokens] * point.batch
     normal = NormalDist()
     weights = [exp(RAGGEDNESS * normal.inv_cdf((i + 0.5) / point.batch)) for i in range(point.batch)]
     scale = point.batch * point.context_tokens / sum(weights)
-    return [max(round(scale * weight), 16) for weight in weights]
+    return [max(round(scale * weight), SHORTEST) for weight in weights]
+
+
+def scanned_lengths(point: Point) -> list[int]:
+    """Return the prompt lengths of a scan, ascending, others in each repeat; the cube roots lie evenly."""
+    shift = (0.5 + point.repeat * 0.618034) % 1.0
+    span = point.chunk_tokens - SHORTEST
+    return [round(SHORTEST + span * ((i + shift) / SCANNED) ** 3) for i in range(SCANNED)]
 
 
 def order(points: list[Point], repeats: int, seed: int) -> list[Point]:

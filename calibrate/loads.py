@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from calibrate.grid import RAGGEDNESS, Point, contexts
+from calibrate.grid import RAGGEDNESS, SHORTEST, Point, contexts, scanned_lengths
 
 SETTLE_S = 0.35
 """Wait after the load has taken shape: the power governor needs 100-200 ms."""
@@ -97,6 +97,7 @@ class Loader:
             "trickle": self._trickle,
             "burst": self._burst,
             "open": self._open,
+            "scan": self._scan,
         }
         await shape[point.kind](point, times)
         times.end_s = time.monotonic()
@@ -118,10 +119,7 @@ class Loader:
 
     async def _steady(self, point: Point, times: Times) -> None:
         ready = [asyncio.Event() for _ in range(point.batch)]
-        tasks = [
-            asyncio.create_task(self._decode(self._context(index, tokens), ready[index]))
-            for index, tokens in enumerate(contexts(point))
-        ]
+        tasks = self._decoding(point, ready)
         try:
             await _all_or_failure(ready, tasks)
             tasks += [asyncio.create_task(self._stream(point, times)) for _ in range(point.streams)]
@@ -144,16 +142,26 @@ class Loader:
     async def _burst(self, point: Point, times: Times) -> None:
         times.window_begin_s = time.monotonic()
         while time.monotonic() < times.window_begin_s + 2 * self._hold_s:
-            ready = [asyncio.Event() for _ in range(point.batch)]
-            tasks = [
-                asyncio.create_task(self._decode(self._context(index, point.context_tokens), ready[index]))
-                for index in range(point.batch)
-            ]
+            tasks = self._decoding(point, [asyncio.Event() for _ in range(point.batch)])
             tasks += [asyncio.create_task(self._stream(point, times)) for _ in range(point.streams)]
             await asyncio.wait(tasks, timeout=0.6, return_when=asyncio.FIRST_EXCEPTION)
             await _end(tasks)
             await asyncio.sleep(point.gap_s)
         times.window_end_s = time.monotonic()
+
+    async def _scan(self, point: Point, times: Times) -> None:
+        ready = [asyncio.Event() for _ in range(point.batch)]
+        tasks = self._decoding(point, ready)
+        try:
+            await _all_or_failure(ready, tasks)
+            await asyncio.sleep(SETTLE_S)
+            times.window_begin_s = time.monotonic()
+            for length in self._rng.permutation(scanned_lengths(point)).tolist():
+                await self._once(self._fresh(length), point.output_tokens, times)
+                await asyncio.sleep(point.gap_s)
+            times.window_end_s = time.monotonic()
+        finally:
+            await _end(tasks)
 
     async def _open(self, point: Point, times: Times) -> None:
         begin_s = time.monotonic()
@@ -183,8 +191,15 @@ class Loader:
             return point.chunk_tokens, point.output_tokens
         stretch = np.exp(RAGGEDNESS * self._rng.standard_normal())
         drawn = 1 + int(self._rng.exponential(point.output_tokens))
-        prompt_tokens = min(max(round(point.chunk_tokens * stretch), 16), 8 * point.chunk_tokens)
+        prompt_tokens = min(max(round(point.chunk_tokens * stretch), SHORTEST), 8 * point.chunk_tokens)
         return prompt_tokens, min(drawn, 8 * point.output_tokens)
+
+    def _decoding(self, point: Point, ready: list[asyncio.Event]) -> list[asyncio.Task[None]]:
+        """Start the sequences of a batch that decodes; each tells when it has begun."""
+        return [
+            asyncio.create_task(self._decode(self._context(index, tokens), ready[index]))
+            for index, tokens in enumerate(contexts(point))
+        ]
 
     async def _decode(self, prompt: list[int], ready: asyncio.Event) -> None:
         output_tokens = min(UNENDING, self._max_model_len - len(prompt))

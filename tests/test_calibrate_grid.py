@@ -9,7 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibrate.grid import CACHED, GridName, Kind, Limits, Point, contexts, loads, order
+from calibrate.grid import (
+    CACHED,
+    SCANNED,
+    SHORTEST,
+    GridName,
+    Kind,
+    Limits,
+    Point,
+    contexts,
+    loads,
+    order,
+    scanned_lengths,
+)
 
 SERVED = Limits(max_num_seqs=1024, max_num_batched_tokens=8192, kv_tokens=900_000, max_model_len=131_072)
 BARE = Limits(max_num_seqs=128, max_num_batched_tokens=2048, kv_tokens=900_000, max_model_len=131_072)
@@ -129,6 +141,18 @@ def test_a_ragged_batch_has_unequal_contexts_of_the_given_mean(batch: int, mean:
     assert len(ragged) == batch
     assert abs(sum(ragged) / batch - mean) <= 0.02 * mean + 1
     assert batch == 1 or len(set(ragged)) > 1
+
+
+@given(st.integers(4096, 100_000), st.integers(0, 5))
+def test_a_scan_spans_all_lengths_and_each_repeat_takes_others(longest: int, repeat: int) -> None:
+    scan = Point("scan", chunk_tokens=longest, repeat=repeat)
+    lengths = scanned_lengths(scan)
+    assert len(lengths) == SCANNED
+    assert lengths == sorted(lengths)
+    assert SHORTEST <= lengths[0] < 1.05 * SHORTEST
+    assert 0.95 * longest < lengths[-1] <= longest
+    another = scanned_lengths(replace(scan, repeat=repeat + 1))
+    assert len(set(lengths) & set(another)) < SCANNED / 2
 
 
 def test_other_batches_have_equal_contexts() -> None:

@@ -30,6 +30,7 @@ ALL_KINDS = (
     Point("trickle", chunk_tokens=256, output_tokens=16, gap_s=0.05),
     Point("burst", chunk_tokens=1024, streams=8, gap_s=0.1),
     Point("open", chunk_tokens=100, output_tokens=8, gap_s=0.02),
+    Point("scan", batch=4, context_tokens=128, chunk_tokens=400, gap_s=0.002),
 )
 
 
@@ -74,6 +75,10 @@ def check_loads(points: list[RawPoint]) -> None:
         if point.kind == "mixed":
             assert set(raw.steps["decode_seqs"][inside]) == {point.batch}
             assert (raw.steps["prefill_tokens"][inside] > 0).mean() > 0.5
+        if point.kind == "scan":
+            assert set(raw.steps["decode_seqs"][inside]) == {point.batch}
+            prompts = raw.steps["prefill_tokens"][raw.steps["scheduled_s"] > raw.window_s[0]]
+            assert sorted(prompts[prompts > 0]) == grid.scanned_lengths(point)
         if point.kind == "trickle":
             assert len(raw.requests) > 2
             assert (np.diff(raw.requests, axis=1) >= 0).all()
