@@ -20,7 +20,7 @@ SAME = ("model", "dtype", "quantization", "kv_cache_dtype", "tensor_parallel_siz
 def adapt(points: list[RawPoint], facts: dict[str, Any], table: CostTable, say: Callable[[str], None]) -> Fit:
     """Return `table`'s numbers for the card that `points` were measured on.
 
-    The three `Factors` are fitted, each with the prior that it is near 1; power without work is read.
+    The `Factors` are fitted, each with the prior that it is near 1; power without work is read.
 
     Args:
         points: What `calibrate.measure` measured, of the grid `card` or a larger one.
@@ -40,7 +40,7 @@ def adapt(points: list[RawPoint], facts: dict[str, Any], table: CostTable, say: 
     mean_card = table.coefficients._replace(idle_w=idle_w), table.host
     factors = _fitted(mean_card, measured)
     for name, factor in factors._asdict().items():
-        say(f"{name:6} {100 * (factor - 1):+.1f} % on the table's")
+        say(f"{name:9} {100 * (factor - 1):+.1f} % on the table's")
     coefficients, host = on_card(*mean_card, factors)
     residuals = tuple(residual_of(coefficients, host, window) for window in measured)
     return Fit(

@@ -8,8 +8,8 @@ import numpy as np
 
 from calibrate.model import Known, Model, guess_model
 from calibrate.raw import RawPoint
-from calibrate.timeline import energy_at, replay_steps
-from calibrate.windows import Window, found_idle, idle_power_w, read_host, windows
+from calibrate.timeline import Replayed, energy_at, replay_steps
+from calibrate.windows import EVENT_SPREAD, Window, found_idle, idle_power_w, read_host, windows
 from sim.host_time import HostTime
 from sim.metering import COUNTER_TOLERANCE, INVALIDATING_THROTTLES
 from sim.step_cost import Coefficients
@@ -17,6 +17,9 @@ from traces.trace import Floats
 
 TOLERANCE = 0.005
 """Relative error that counts as one unit; beyond three of them a window pulls less than its square."""
+
+ALIKE_TOLERANCE = 0.015
+"""The same of steps of one window that hold about the same: their sum is compared with the window's, too."""
 
 NEEDED = ("idle", "decode", "prefill", "trickle")
 """Kinds of points that the guesses are read from."""
@@ -224,19 +227,28 @@ def search(residuals: Callable[[Floats], Floats], start: Floats) -> Any:
 
 def errors_of(coefficients: Coefficients, host: HostTime, window: Window) -> list[float]:
     """Return how far the model is off a window, in units of TOLERANCE: seconds, joules, latency if any."""
-    found = residual_of(coefficients, host, window)
+    replayed = replay_steps(coefficients, host, window.steps)
+    found = _residual(coefficients, replayed, window)
     errors = [
         np.log(found.model_seconds / found.seconds),
         np.log(max(found.model_joules / found.joules, LEAST)),  # on its way, the search may pass below 0
     ]
     if found.latency_s is not None and found.model_latency_s is not None:
         errors.append(np.log(found.model_latency_s / found.latency_s))
-    return [float(error) / TOLERANCE for error in errors]
+    units = [float(error) / TOLERANCE for error in errors]
+    for group in window.alike:
+        ratio = group.sum_s(replayed.decided_s, replayed.done_s) / group.seconds
+        unit = np.hypot(ALIKE_TOLERANCE, EVENT_SPREAD / np.sqrt(len(group.steps)))
+        units.append(float(np.log(ratio) / unit))
+    return units
 
 
 def residual_of(coefficients: Coefficients, host: HostTime, window: Window) -> Residual:
     """Replay a window by the model."""
-    replayed = replay_steps(coefficients, host, window.steps)
+    return _residual(coefficients, replay_steps(coefficients, host, window.steps), window)
+
+
+def _residual(coefficients: Coefficients, replayed: Replayed, window: Window) -> Residual:
     seconds = replayed.done_s[window.last] - replayed.done_s[window.first]
     joules = energy_at(replayed, coefficients.idle_w, window.last) - energy_at(
         replayed, coefficients.idle_w, window.first

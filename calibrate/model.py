@@ -9,35 +9,38 @@ from typing import NamedTuple
 
 import numpy as np
 
-from calibrate.windows import HostReadings, Window
+from calibrate.windows import OUTPUT_S, HostReadings, Window
 from sim.host_time import HostTime
 from sim.step_cost import Coefficients
 from traces.trace import Floats, Ints
 
-SECOND_KNOTS = (
-    1, 8, 16, 24, 32, 48, 64, 96, 128, 160, 192, 256, 272, 320, 384, 416, 448, 480, 512,
-    513, 1024, 1025, 1536, 2048, 2049, 3072, 4096, 8192, 16384,
+DECODE_SECOND_KNOTS = (
+    1, 8, 16, 24, 32, 48, 64, 96, 128, 160, 192, 256, 272, 320, 384, 416, 448, 480, 512, 513, 640, 1024,
 )  # fmt: skip
-"""Those of `EDGES` come right after the one before them."""
-JOULE_KNOTS = (
-    1, 8, 16, 32, 64, 96, 128, 192, 256, 272, 384, 512, 513, 1024, 1025, 2048, 2049, 8192, 16384,
+DECODE_JOULE_KNOTS = (1, 8, 16, 32, 64, 96, 128, 192, 256, 384, 512, 640, 1024)
+TILE = 256
+"""Rows of the blocks that matrix products are cut into: just above a multiple, one more wave begins."""
+TILED = 4096
+"""Tokens up to which such jumps are fitted; beyond, they are small against the whole."""
+PROMPT_SECOND_KNOTS = (
+    1, 64, 128, 256, 272, 384, 512, 513,
+    *(edge + above for edge in range(3 * TILE, TILED, TILE) for above in (0, 1)),
+    TILED, 8192, 16384,
 )  # fmt: skip
+PROMPT_JOULE_KNOTS = (1, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
 
-CARD_WIDTHS = {"fixed_": 0.05, "scaled_": 0.05, "host_": 0.15}
+CARD_WIDTHS = {"fixed_": 0.05, "scaled_": 0.05, "host_": 0.15, "piecewise_": 0.15, "eager_": 0.2}
 """What tells cards apart, as `Factors` does, and how far, as a logarithm, it may reasonably lie off 1."""
 
-BUSY = (
-    *("lead_s", "graph_s", "piecewise_s", "eager_s", "per_token_s", "per_seq_s"),
-    *("process_s", "process_seq_s"),
-)
-"""Fields of `HostTime` in which the engine core's thread is busy."""
+BUSY = ("lead_s", "graph_s", "per_token_s", "per_seq_s", "process_s", "process_seq_s")
+"""Fields of `HostTime` that tell of the engine core's thread, but for launches of many kernels."""
 
 CARDS_BALANCE = 0.002
 """The cards' factors have the geometric mean 1, so that the table is that of the mean card."""
 
-EDGES = (272, 513, 1025, 2049)
-"""Tokens just above a power of two, at which matrix products may take one more wave of blocks: a jump."""
-JUMP = 0.5
+EDGES = (272, 513, *range(2 * TILE + 1, TILED, TILE))
+"""Tokens just above a multiple of TILE, at which matrix products may take one more wave of blocks: a jump."""
+JUMP = 0.3
 """How high it may reasonably be, as a logarithm."""
 
 SMOOTH_SECONDS = 0.15
@@ -51,12 +54,15 @@ class Factors(NamedTuple):
     Attributes:
         fixed: Joules of work that does not wait for the clock (weights and KV from memory), and `busy_w`.
         scaled: Joules of work that does.
-        host: Seconds that the engine core's thread is busy.
+        host: Seconds that the engine core's thread is busy, but for
+        piecewise, eager: the launch of a step as piecewise graphs, and of one larger than any graph.
     """
 
     fixed: float = 1.0
     scaled: float = 1.0
     host: float = 1.0
+    piecewise: float = 1.0
+    eager: float = 1.0
 
 
 def on_card(c: Coefficients, h: HostTime, factors: Factors) -> tuple[Coefficients, HostTime]:
@@ -65,16 +71,17 @@ def on_card(c: Coefficients, h: HostTime, factors: Factors) -> tuple[Coefficient
     scaled = np.array([1.0, factors.scaled])
     coefficients = c._replace(
         linear_j=factors.fixed * c.linear_j[0] + factors.scaled * (c.linear_j - c.linear_j[0]),
+        prompt_j=factors.fixed * c.linear_j[0] + factors.scaled * (c.prompt_j - c.linear_j[0]),
         per_chunk=fixed * c.per_chunk,
         per_seq=fixed * c.per_seq,
         per_kv=fixed * c.per_kv,
         per_kv_mixed=fixed * c.per_kv_mixed,
         per_pair=scaled * c.per_pair,
-        per_prefill=scaled * c.per_prefill,
         busy_w=factors.fixed * c.busy_w,
     )
-    busy = {name: factors.host * getattr(h, name) for name in BUSY}
-    return coefficients, h._replace(**busy)
+    busy: dict[str, float] = {name: factors.host * getattr(h, name) for name in BUSY}
+    host = h._replace(piecewise_s=factors.piecewise * h.piecewise_s, eager_s=factors.eager * h.eager_s)
+    return coefficients, HostTime(**{**host._asdict(), **busy})
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +104,13 @@ class Known:
     deliver_s: float
 
 
+class Knots(NamedTuple):
+    """Tokens in a step at which the seconds and the joules of its linear layers are fitted, ascending."""
+
+    seconds: Floats
+    joules: Floats
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Model:
     """Names, guesses and widths of the parameters, and how they become a table's numbers."""
@@ -104,27 +118,28 @@ class Model:
     names: tuple[str, ...]
     guess: Floats
     width: Floats
-    second_knots: Floats
-    joule_knots: Floats
+    decode: Knots
+    prompt: Knots
     known: Known
     cards: tuple[str, ...] = ()
 
     def build(self, log_values: Floats, card: str | None = None) -> tuple[Coefficients, HostTime]:
         """Return the numbers that the engine takes, for one of the measured cards or for their mean."""
         p = dict(zip(self.names, np.exp(log_values).tolist(), strict=True))
-        seconds = np.array([p[f"seconds_{knot:.0f}"] for knot in self.second_knots])
-        joules = np.array([p[f"joules_{knot:.0f}"] for knot in self.joule_knots])
+        (decode_s, decode_j), (prompt_s, prompt_j) = self._linear(p, "decode"), self._linear(p, "prompt")
         coefficients = Coefficients(
-            knots=self.second_knots,
-            linear_s=seconds,
-            linear_j=np.interp(self.second_knots, self.joule_knots, joules),
+            knots=self.decode.seconds,
+            linear_s=decode_s,
+            linear_j=np.interp(self.decode.seconds, self.decode.joules, decode_j),
+            prompt_knots=self.prompt.seconds,
+            prompt_s=decode_s[0] + prompt_s,
+            prompt_j=decode_j[0] + np.interp(self.prompt.seconds, self.prompt.joules, prompt_j),
             per_chunk=np.array([p["chunk_s"], p["chunk_j"]]),
             per_pair=np.array([p["pair_s"], p["pair_j"]]),
             per_seq=np.array([p["seq_s"], p["seq_j"]]),
             per_kv=np.array([p["kv_s"], p["kv_j"]]),
             limits=self.known.limits,
             idle_w=self.known.idle_w,
-            per_prefill=np.array([p["prefill_s"], p["prefill_j"]]),
             per_kv_mixed=np.array([p["kv_mixed_s"], p["kv_mixed_j"]]),
             padded=self.known.padded,
             busy_w=p["busy_w"],
@@ -155,22 +170,34 @@ class Model:
         factors = Factors(*(p.get(kind + str(card), 1.0) for kind in CARD_WIDTHS))
         return on_card(coefficients, host, factors)
 
+    def _linear(self, p: dict[str, float], kind: str) -> tuple[Floats, Floats]:
+        """Return a curve's seconds and joules at its knots; of a step with prompts, above the fixed part."""
+        knots = getattr(self, kind)
+        seconds = np.array([p[f"{kind}_s_{knot:.0f}"] for knot in knots.seconds])
+        joules = np.array([p[f"{kind}_j_{knot:.0f}"] for knot in knots.joules])
+        return seconds, joules
+
     def prior_residuals(self, log_values: Floats) -> Floats:
         """Return how far the parameters lie off their priors, in widths."""
         off = (log_values - np.log(self.guess)) / self.width
         values = dict(zip(self.names, np.exp(log_values).tolist(), strict=True))
-        bends = [
-            *_bends(values, "seconds", self.second_knots, SMOOTH_SECONDS),
-            *_bends(values, "joules", self.joule_knots, SMOOTH_JOULES),
-        ]
+        bends = []
+        for kind in ("decode", "prompt"):
+            for of, at_knots, width in zip(
+                getattr(self, kind), self._linear(values, kind), (SMOOTH_SECONDS, SMOOTH_JOULES), strict=True
+            ):
+                fixed = (
+                    values[f"decode_{'s' if width == SMOOTH_SECONDS else 'j'}_1"] if kind == "prompt" else 0.0
+                )
+                bends += _bends(fixed + at_knots, of, width)
         balance = [
             sum(np.log(values[kind + card]) for card in self.cards) / CARDS_BALANCE for kind in CARD_WIDTHS
         ]
         return np.concatenate([off, bends, balance if self.cards else []])
 
 
-def _bends(values: dict[str, float], name: str, knots: Floats, width: float) -> list[float]:
-    at_knots = [values[f"{name}_{knot:.0f}"] for knot in knots]
+def _bends(at_knots: Floats, knots: Floats, width: float) -> list[float]:
+    """Return how far each knot lies off the line between its neighbours, in widths."""
     bends = []
     for i in range(1, len(knots) - 1):
         line = np.interp(knots[i], [knots[i - 1], knots[i + 1]], [at_knots[i - 1], at_knots[i + 1]])
@@ -197,20 +224,23 @@ def guess_model(
     token_s = largest.step_s / largest.tokens
     cap_w = min(max(window.power_w for window in measured), 0.99 * power_limit_w)
     busy_w = 0.66 * smallest.power_w
+    most_decoding = max(float(window.steps.decode_seqs.max()) for window in measured)
     most = max(window.tokens for window in measured)
-    second_knots = _knots(SECOND_KNOTS, most)
-    joule_knots = _knots(JOULE_KNOTS, most)
+    decode = Knots(*(_knots(c, most_decoding) for c in (DECODE_SECOND_KNOTS, DECODE_JOULE_KNOTS)))
+    prompt = Knots(*(_knots(c, most) for c in (PROMPT_SECOND_KNOTS, PROMPT_JOULE_KNOTS)))
 
     parameters: dict[str, tuple[float, float]] = {}
-    for knot in second_knots:
-        parameters[f"seconds_{knot:.0f}"] = (max(floor_s, 0.8 * token_s * knot), 2.0)
-    for knot in joule_knots:
-        floor_j = (smallest.power_w - busy_w) * floor_s
-        parameters[f"joules_{knot:.0f}"] = (floor_j + 0.8 * (cap_w - busy_w) * token_s * knot, 2.0)
+    floor_j, token_j = (smallest.power_w - busy_w) * floor_s, (cap_w - busy_w) * token_s
+    for knot in decode.seconds:
+        parameters[f"decode_s_{knot:.0f}"] = (max(floor_s, 0.8 * token_s * knot), 2.0)
+    for knot in decode.joules:
+        parameters[f"decode_j_{knot:.0f}"] = (floor_j + 0.8 * token_j * knot, 2.0)
+    for knot in prompt.seconds:
+        parameters[f"prompt_s_{knot:.0f}"] = (max(0.2 * floor_s, 0.9 * token_s * knot), 2.0)
+    for knot in prompt.joules:
+        parameters[f"prompt_j_{knot:.0f}"] = (0.2 * floor_j + 0.9 * token_j * knot, 2.0)
     kv_s, kv_j = _per_kv_token(decodes)
     parameters |= {
-        "prefill_s": (0.1 * token_s, 2.0),
-        "prefill_j": (0.05 * cap_w * token_s, 2.0),
         "chunk_s": (0.005 * floor_s, 2.0),
         "chunk_j": (0.0005 * cap_w * floor_s, 2.0),
         "pair_s": (5e-5 * token_s, 1.5),
@@ -235,7 +265,7 @@ def guess_model(
         "per_seq_s": (3e-6, 0.5),
         "process_s": (host.process_s, 0.1),
         "process_seq_s": (host.process_seq_s, 0.05),
-        "output_s": (3e-4, 1.0),
+        "output_s": (OUTPUT_S, 1.0),
         "wake_s": (5e-4, 0.5),
         "wake_after_s": (0.05, 0.2),
     }
@@ -245,8 +275,8 @@ def guess_model(
         names=tuple(parameters),
         guess=np.array([value for value, _ in parameters.values()]),
         width=np.array([width for _, width in parameters.values()]),
-        second_knots=second_knots,
-        joule_knots=joule_knots,
+        decode=decode,
+        prompt=prompt,
         known=known,
         cards=several,
     )

@@ -30,10 +30,13 @@ class Coefficients(NamedTuple):
     """The fitted numbers of a cost table, as the compiled engine takes them. Pairs are (seconds, joules).
 
     Attributes:
-        knots: Tokens in a step at which the linear layers were fitted, ascending, shape (knots,).
+        knots: Tokens in a step that only decodes at which its linear layers were fitted, ascending, shape
+            (knots,).
         linear_s, linear_j: Seconds and joules of the linear layers at the knots; the first knot's are fixed,
             what comes on top is scaled, shape (knots,).
-        per_prefill: For each prefill token on top of that, scaled.
+        prompt_knots: The same for a step that holds prompts too: other kernels and no graph of all of it.
+        prompt_s, prompt_j: What its linear layers take at these knots, none less than `linear_s[0]` and
+            `linear_j[0]`, which are the fixed part here as well, shape (prompt knots,).
         per_pair: For each query-key pair of prefill attention, scaled.
         per_chunk: For each prefill chunk, fixed.
         per_seq: For each decoding sequence, those that a pure decode step is padded with included, fixed.
@@ -53,13 +56,15 @@ class Coefficients(NamedTuple):
     knots: Floats
     linear_s: Floats
     linear_j: Floats
+    prompt_knots: Floats
+    prompt_s: Floats
+    prompt_j: Floats
     per_chunk: Floats
     per_pair: Floats
     per_seq: Floats
     per_kv: Floats
     limits: Floats
     idle_w: float
-    per_prefill: Floats = np.zeros(2)
     per_kv_mixed: Floats = np.zeros(2)
     padded: Ints = np.zeros(0, np.int64)
     busy_w: float = 0.0
@@ -112,19 +117,24 @@ def step_cost(
     """
     tokens = prefill_tokens + decode_seqs
     padded = float(c.padded[tokens]) if tokens < len(c.padded) else float(tokens)
-    place = interval(padded, c.knots)
-    linear_s = between(padded, place, c.knots, c.linear_s)
-    linear_j = between(padded, place, c.knots, c.linear_j)
-    seqs = padded if prefill_tokens == 0 else float(decode_seqs)
     kv_s, kv_j = c.per_kv[0] * kv_tokens, c.per_kv[1] * kv_tokens
-    if prefill_tokens > 0:
+    if prefill_tokens == 0:
+        place = interval(padded, c.knots)
+        linear_s = between(padded, place, c.knots, c.linear_s)
+        linear_j = between(padded, place, c.knots, c.linear_j)
+        seqs = padded
+    else:
+        place = interval(padded, c.prompt_knots)
+        linear_s = between(padded, place, c.prompt_knots, c.prompt_s)
+        linear_j = between(padded, place, c.prompt_knots, c.prompt_j)
+        seqs = float(decode_seqs)
         kv_s += c.per_kv_mixed[0] * kv_tokens
         kv_j += c.per_kv_mixed[1] * kv_tokens
     work = Work(
         c.linear_s[0] + c.per_chunk[0] * chunks + c.per_seq[0] * seqs + kv_s,
-        linear_s - c.linear_s[0] + c.per_pair[0] * prefill_pairs + c.per_prefill[0] * prefill_tokens,
+        linear_s - c.linear_s[0] + c.per_pair[0] * prefill_pairs,
         c.linear_j[0] + c.per_chunk[1] * chunks + c.per_seq[1] * seqs + kv_j,
-        linear_j - c.linear_j[0] + c.per_pair[1] * prefill_pairs + c.per_prefill[1] * prefill_tokens,
+        linear_j - c.linear_j[0] + c.per_pair[1] * prefill_pairs,
     )
     seconds, joules = under_governor(c, state, work)
     if seconds < at_least_s:
@@ -136,7 +146,7 @@ def step_cost(
     all_kv_j = kv_j + c.busy_w * kv_s
     decode_weight = each_j * decode_seqs + (c.per_seq[1] + c.busy_w * c.per_seq[0]) * seqs + all_kv_j
     prefill_weight = (
-        (each_j + c.per_prefill[1] + c.busy_w * c.per_prefill[0]) * prefill_tokens
+        each_j * prefill_tokens
         + (c.per_chunk[1] + c.busy_w * c.per_chunk[0]) * chunks
         + (c.per_pair[1] + c.busy_w * c.per_pair[0]) * prefill_pairs
     )

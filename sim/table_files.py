@@ -17,7 +17,7 @@ from traces.whole_files import whole_file
 DEFAULT = "h200-llama-3.1-8b-bf16"
 """The table used when none is named."""
 
-FORMAT = 1
+FORMAT = 2
 TABLE_FILE = "table.json"
 STATES = ("sleep-1", "sleep-2", "off")
 SCALARS = ("gpus", "power_limit_w", "bare_idle_w")
@@ -129,13 +129,15 @@ def _number(name: str, value: Any) -> Any:
 
 def _check_shapes(c: Coefficients) -> None:
     lengths = {"linear_s": len(c.knots), "linear_j": len(c.knots), "limits": 4}
-    pairs = ("per_chunk", "per_pair", "per_seq", "per_kv", "per_kv_mixed", "per_prefill")
+    lengths |= {"prompt_s": len(c.prompt_knots), "prompt_j": len(c.prompt_knots)}
+    pairs = ("per_chunk", "per_pair", "per_seq", "per_kv", "per_kv_mixed")
     lengths |= dict.fromkeys(pairs, 2)
     for name, length in lengths.items():
         if len(getattr(c, name)) != length:
             raise ValueError(f"{name} must hold {length} numbers, got {len(getattr(c, name))}")
-    if len(c.knots) < 2 or (np.diff(c.knots) <= 0).any():
-        raise ValueError(f"knots must be at least 2 and ascend, got {c.knots.tolist()}")
+    for name, knots in (("knots", c.knots), ("prompt_knots", c.prompt_knots)):
+        if len(knots) < 2 or (np.diff(knots) <= 0).any():
+            raise ValueError(f"{name} must be at least 2 and ascend, got {knots.tolist()}")
 
 
 def _state(name: str, values: Any) -> PowerState:

@@ -15,12 +15,17 @@ from traces.trace import Floats
 
 GRAPHS = (1, 8, 16, 32, 64, 128)
 KNOTS = (1, 32, 128, 512, 2048)
+KNOT_SETS = ("DECODE_SECOND_KNOTS", "DECODE_JOULE_KNOTS", "PROMPT_SECOND_KNOTS", "PROMPT_JOULE_KNOTS")
+"""Names in `calibrate.model` to which a fit of these points needs KNOTS."""
 IDLE_W = 110.0
 
 COEFFICIENTS = Coefficients(
     knots=np.array(KNOTS, dtype=np.float64),
     linear_s=np.array([0.0042, 0.0045, 0.0060, 0.0110, 0.0380]),
     linear_j=np.array([0.9, 1.1, 1.9, 5.5, 22.0]),
+    prompt_knots=np.array(KNOTS, dtype=np.float64),
+    prompt_s=np.array([0.0047, 0.0049, 0.0066, 0.0116, 0.0401]),
+    prompt_j=np.array([1.0, 1.2, 2.1, 5.9, 23.2]),
     per_chunk=np.array([4e-5, 0.004]),
     per_pair=np.array([2e-9, 7e-7]),
     per_seq=np.array([8e-6, 9e-4]),
@@ -28,7 +33,6 @@ COEFFICIENTS = Coefficients(
     per_kv_mixed=np.array([1.5e-8, 6e-6]),
     limits=np.array([2048.0, 96.0, 150_000.0, 3e6]),
     idle_w=IDLE_W,
-    per_prefill=np.array([1e-6, 6e-4]),
     padded=np.array([min(size for size in GRAPHS if size >= i) for i in range(GRAPHS[-1] + 1)]),
     busy_w=260.0,
     cap_w=660.0,
@@ -93,7 +97,7 @@ Described = tuple[str, dict[str, Any], list[Load]]
 
 def calibration(c: Coefficients = COEFFICIENTS, h: HostTime = HOST) -> list[RawPoint]:
     """Return points of every kind, measured exactly as the model has it with these numbers."""
-    loads = [*_decodes(), *_prefills(), *_mixed(), *_trickles(), *_bursts()]
+    loads = [*_decodes(), *_prefills(), *_mixed(), *_trickles(), *_bursts(), *_scans()]
     return [_idle_point(), *(_point(*load, c, h) for load in loads)]
 
 
@@ -164,6 +168,14 @@ def _bursts() -> Iterator[Described]:
     for gap_s in (0.05, 0.4):
         steps = [Load(2, 2048, 0, 0, 0, gap_s if i % 12 == 0 else None) for i in range(48)]
         yield "burst", {"chunk_tokens": 1024, "streams": 24, "gap_s": gap_s}, steps
+
+
+def _scans() -> Iterator[Described]:
+    lengths = [20 + 97 * i % 2000 for i in range(40)]
+    alone = [Load(1, tokens, 0, 0, 0, 0.03) for tokens in lengths]
+    yield "scan", {"chunk_tokens": 2048, "gap_s": 0.03}, alone
+    beside = [Load(int(i == 2), tokens * (i == 2), 0, 8, 8 * 400) for tokens in lengths for i in range(5)]
+    yield "scan", {"batch": 8, "context_tokens": 400, "chunk_tokens": 2048, "gap_s": 0.03}, beside
 
 
 def _point(

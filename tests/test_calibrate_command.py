@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from calibration_bench import Bench, step_s
 from click.testing import CliRunner
-from invented_calibration import COEFFICIENTS, FACTS, KNOTS, calibration
+from invented_calibration import COEFFICIENTS, FACTS, KNOT_SETS, KNOTS, calibration
 from scripted_nvml import ScriptedNvml
 from standin_engine import StandInEngine
 
@@ -200,7 +200,7 @@ def test_wrong_usage_is_one_line(tmp_path: Path, options: list[str], message: st
 def test_measured_points_become_a_table_that_can_be_plotted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("SECOND_KNOTS", "JOULE_KNOTS"):
+    for name in KNOT_SETS:
         monkeypatch.setattr(cost_model, name, KNOTS)
     out = tmp_path / "invented"
     out.mkdir()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from invented_calibration import COEFFICIENTS, FACTS, HOST, IDLE_W, KNOTS, calibration, held_out
+from invented_calibration import COEFFICIENTS, FACTS, HOST, IDLE_W, KNOT_SETS, KNOTS, calibration, held_out
 
 from calibrate import fit as fitting
 from calibrate import model
@@ -14,7 +14,7 @@ from calibrate.fit import Fit, fit, padding
 from calibrate.raw import RawPoint
 from calibrate.table import errors_by_kind, make_table, read_residuals, write_residuals
 from calibrate.timeline import energy_at, replay_steps
-from calibrate.windows import Window, windows
+from calibrate.windows import SIZES, Window, windows
 from sim.host_time import HostTime
 from sim.step_cost import Coefficients
 
@@ -26,7 +26,7 @@ HELD_OUT_WITHIN = 0.01
 def fitted() -> Iterator[Fit]:
     """Return the fit of the invented calibration, from the guess alone."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("SECOND_KNOTS", "JOULE_KNOTS"):
+        for name in KNOT_SETS:
             patch.setattr(model, name, KNOTS)
         patch.setattr(fitting, "RESTARTS", 0)
         yield fit(calibration(), FACTS, lambda _: None)
@@ -45,6 +45,27 @@ def test_windows_of_invented_points_are_replayed_exactly_by_the_numbers_behind_t
         seconds, joules = modelled(COEFFICIENTS, HOST, window)
         assert seconds == pytest.approx(window.seconds, rel=1e-9), window.point.key
         assert joules == pytest.approx(window.joules, rel=1e-9), window.point.key
+
+
+def test_steps_of_a_window_that_hold_alike_are_counted_once_and_from_what_came_before() -> None:
+    (scan,) = (w for w in windows(calibration()) if w.point.kind == "scan" and w.point.batch)
+    steps, done_s = scan.steps, scan.steps.done_s
+    of_decode, *of_prompts = scan.alike
+    decode = steps.chunks == 0
+    quiet = [k for k in range(scan.first + 2, scan.last) if decode[k - 1 : k + 2].all()]
+    assert of_decode.steps.tolist()[: len(quiet)] == quiet
+    assert of_decode.seconds == pytest.approx(np.diff(done_s)[of_decode.steps - 1].sum())
+    sizes = [group for group in of_prompts if not decode[group.steps].any()]
+    counted = np.concatenate([group.steps for group in sizes])
+    assert sorted(counted) == [k for k in range(scan.first + 2, scan.last + 1) if steps.chunks[k]]
+    for group in sizes:
+        assert group.seconds == pytest.approx((done_s[group.steps] - done_s[group.steps - 2]).sum())
+        assert np.ptp(np.searchsorted(SIZES, steps.prefill_tokens[group.steps] + 8)) == 0
+    launches = [group for group in of_prompts if decode[group.steps].all()]
+    for size, launch in zip(sizes, launches, strict=True):
+        assert launch.steps.tolist() == (size.steps - 1).tolist()
+        waited_s = done_s[launch.steps] - steps.scheduled_s[launch.steps + 1]
+        assert launch.seconds == pytest.approx(waited_s.sum())
 
 
 def test_the_fit_replays_what_it_was_fitted_to(fitted: Fit) -> None:
@@ -72,7 +93,12 @@ def test_the_fit_finds_the_numbers_that_the_windows_determine(fitted: Fit) -> No
     assert found.cap_w == pytest.approx(true.cap_w, rel=0.01)
     assert found.per_kv[0] == pytest.approx(true.per_kv[0], rel=0.01)
     assert found.per_kv[1] == pytest.approx(true.per_kv[1], rel=0.1)
-    assert found.linear_s == pytest.approx(true.linear_s, rel=0.05)
+    for batch in (1, 32, 64, 96):  # a sequence's own work and its tokens' show together only
+        of_found, of_true = (
+            np.interp(batch, c.knots, c.linear_s) + batch * c.per_seq[0] for c in (found, true)
+        )
+        assert of_found == pytest.approx(of_true, rel=0.02)
+    assert found.prompt_s == pytest.approx(true.prompt_s, rel=0.05)
     assert fitted.host.piecewise_s == pytest.approx(HOST.piecewise_s, rel=0.02)
     assert fitted.host.eager_s == pytest.approx(HOST.eager_s, rel=0.02)
     assert fitted.host.submit_s == pytest.approx(HOST.submit_s, rel=1e-6)
@@ -97,7 +123,7 @@ def test_residuals_survive_the_disk_and_are_summed_up_by_kind(fitted: Fit, tmp_p
     assert tuple(read) == fitted.residuals
     errors = errors_by_kind(fitted.residuals)
     assert {kind: summed["windows"] for kind, summed in errors.items()} == {
-        "burst": 2, "decode": 8, "mixed": 5, "prefill": 9, "trickle": 4,
+        "burst": 2, "decode": 8, "mixed": 5, "prefill": 9, "scan": 2, "trickle": 4,
     }  # fmt: skip
     doubled = tuple(replace(residual, model_joules=1.02 * residual.joules) for residual in fitted.residuals)
     assert errors_by_kind(doubled)["decode"]["joules_rms"] == pytest.approx(0.02)

@@ -36,7 +36,13 @@ from traces.trace import PrefixBlocks, Trace
 
 SLOW = toy_table()
 FAST = replace(
-    toy_table(linear_s=SLOW.coefficients.linear_s / 4, linear_j=SLOW.coefficients.linear_j / 5, idle_w=50.0),
+    toy_table(
+        linear_s=SLOW.coefficients.linear_s / 4,
+        linear_j=SLOW.coefficients.linear_j / 5,
+        prompt_s=SLOW.coefficients.prompt_s / 4,
+        prompt_j=SLOW.coefficients.prompt_j / 5,
+        idle_w=50.0,
+    ),
     name="fast",
     gpu="Small GPU",
     gpus=2,

@@ -17,7 +17,8 @@ CAPPED = TOY._replace(
     busy_w=200.0,
     tail_w=40.0,
     tail_s=0.02,
-    per_prefill=np.array([4e-6, 2e-3]),
+    prompt_s=TOY.prompt_s + 4e-6 * TOY.prompt_knots,
+    prompt_j=TOY.prompt_j + 2e-3 * TOY.prompt_knots,
     per_kv_mixed=np.array([1e-8, 5e-6]),
     padded=np.array([*range(65), *(8 * np.ceil(np.arange(65, 513) / 8))], dtype=np.int64),
 )
@@ -45,6 +46,9 @@ def monotone_coefficients() -> st.SearchStrategy[Coefficients]:
             knots=np.array([1.0, 32.0, 512.0, 4096.0]),
             linear_s=0.004 * np.cumsum([1.0, *rises_s[1:]]),
             linear_j=2.0 * np.cumsum([1.0, *rises_j[1:]]),
+            prompt_knots=np.array([1.0, 64.0, 512.0, 2048.0]),
+            prompt_s=0.004 * np.cumsum([1.0 + rises_s[0], *rises_s[1:]]),
+            prompt_j=2.0 * np.cumsum([1.0 + rises_j[0], *rises_j[1:]]),
             per_chunk=per[0] * np.array([1e-4, 0.1]),
             per_pair=per[1] * np.array([1e-9, 5e-7]),
             per_seq=per[2] * np.array([1e-5, 1e-3]),
@@ -124,13 +128,13 @@ def test_prefill_and_decode_share_the_joules_of_the_step(load: Load) -> None:
     seconds, prefill_j, decode_j, kv_j, _ = step_cost(free, new_state(), *load)
     tokens = load[1] + load[3]
     padded = float(free.padded[tokens]) if tokens < len(free.padded) else float(tokens)
-    linear_s, linear_j = line(padded, free.knots, free.linear_s), line(padded, free.knots, free.linear_j)
+    curve = (free.prompt_knots, free.prompt_s, free.prompt_j) if load[1] else free[:3]
+    linear_s, linear_j = line(padded, curve[0], curve[1]), line(padded, curve[0], curve[2])
     chunks, prefill_tokens, pairs, seqs, kv_tokens = load
     padded_seqs = seqs if prefill_tokens else padded
     parts_s, parts_j = (
         linear
         + free.per_chunk[i] * chunks
-        + free.per_prefill[i] * prefill_tokens
         + free.per_pair[i] * pairs
         + free.per_seq[i] * padded_seqs
         + (free.per_kv[i] + (free.per_kv_mixed[i] if prefill_tokens else 0.0)) * kv_tokens

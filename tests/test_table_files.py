@@ -82,9 +82,9 @@ def test_a_binary_file_is_refused(tmp_path: Path) -> None:
 
 def test_another_format_is_refused_by_its_number(tmp_path: Path) -> None:
     save_table(TOY_TABLE, tmp_path)
-    change(tmp_path, lambda values: values.update(format=2))
+    change(tmp_path, lambda values: values.update(format=1))
     with pytest.raises(
-        ValueError, match=r"table\.json: not a cost table: its format is 2, this version reads 1;"
+        ValueError, match=r"table\.json: not a cost table: its format is 1, this version reads 2;"
     ):
         load_table(str(tmp_path))
 
