@@ -26,6 +26,11 @@ IN_SHORT = (
     "e2e_p50_s",
     "e2e_p99_s",
 )
+STEPS = {
+    "decode": "steps that only decode",
+    "prompts": "steps that hold prompts, with the one before",
+    "launch": "launches of these",
+}
 BEYOND = "beyond the target"
 NOT_VALID = "NOT VALID"
 LABEL = 10
@@ -167,6 +172,12 @@ def _remarks(comparison: Comparison) -> list[str]:
         remarks.append(
             f"{errors.latency.upper()} request by request: {p50} at the median, {p5} to {p95} from p5 to "
             f"p95; in size {half} at p50, {most} at p99"
+        )
+    for steps in comparison.steps:
+        times = (quantity(steps.simulated_s, "s"), quantity(steps.measured_s, "s"))
+        error = _percent(steps.error_fraction, sign=True)
+        remarks.append(
+            f"{STEPS[steps.kind]}: {times[0]} by the table, {times[1]} measured, {error} ({steps.steps:,})"
         )
     remarks += [f"engine option {difference}" for difference in comparison.differences]
     remarks += [f"{NOT_VALID}: {reason}" for reason in comparison.invalid]

@@ -28,11 +28,13 @@ class MeasuredCase:
         case: The case.
         folder: Where its records are.
         runs: Its measured runs, valid or not, in order.
+        folders: Their records.
     """
 
     case: Case
     folder: Path
     runs: "tuple[Run, ...]"
+    folders: tuple[Path, ...]
 
 
 def compare_cases(out: Path, table: "CostTable") -> "list[tuple[str, Comparison]]":
@@ -52,12 +54,17 @@ def compare_cases(out: Path, table: "CostTable") -> "list[tuple[str, Comparison]
 
     compared: list[tuple[Case, Comparison]] = []
     for measured in measured_cases(out, table.coefficients):
-        valid = tuple(run for run in measured.runs if run.meta.energy_valid)
+        valid = [
+            pair for pair in zip(measured.runs, measured.folders, strict=True) if pair[0].meta.energy_valid
+        ]
         for run in measured.runs:
             if not run.meta.energy_valid:
                 warn(f"{measured.case.name}: left out: {'; '.join(run.meta.invalid_reasons)}")
         if valid:
-            compared.append((measured.case, _compare_case(replace(measured, runs=valid), table)))
+            runs, folders = zip(*valid, strict=True)
+            compared.append(
+                (measured.case, _compare_case(replace(measured, runs=runs, folders=folders), table))
+            )
     if not compared:
         raise ValueError(
             f"{out}: no case in it has a valid measured run; measure first, without --compare-only"
@@ -72,11 +79,13 @@ def compare_cases(out: Path, table: "CostTable") -> "list[tuple[str, Comparison]
 
 def _compare_case(measured: MeasuredCase, table: "CostTable") -> "Comparison":
     from replay.comparison_text import comparison_json, comparison_markdown
+    from replay.step_errors import step_errors
     from sim.compare import compare
     from sim.compare_plot import plot_comparison
 
     simulated = simulate_case(measured, table)
-    comparison = compare(simulated, measured.runs, force=True)
+    steps = step_errors(measured.folders[0], table)
+    comparison = replace(compare(simulated, measured.runs, force=True), steps=steps)
     (measured.folder / "comparison.json").write_text(comparison_json(comparison) + "\n")
     (measured.folder / "comparison.md").write_text(comparison_markdown(comparison))
     if find_spec("matplotlib") is not None:
@@ -98,9 +107,8 @@ def measured_cases(out: Path, costs: "Coefficients") -> Iterator[MeasuredCase]:
     for path in sorted(out.glob("*/case.json")):
         records = sorted(path.parent.glob("measured-*"), key=lambda record: int(record.name.split("-")[1]))
         if records:
-            yield MeasuredCase(
-                read_case(path), path.parent, tuple(_read(record, costs) for record in records)
-            )
+            runs = tuple(_read(record, costs) for record in records)
+            yield MeasuredCase(read_case(path), path.parent, runs, tuple(records))
 
 
 def _read(record: Path, costs: "Coefficients") -> "Run":

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from replay.cases import SELECTION, Case
-from sim.compare import Comparison, Row
+from sim.compare import Comparison, Row, StepErrors
 
 VALIDATION_FILE = "validation.json"
 LATENCIES = ("ttft", "tpot", "e2e")
@@ -66,7 +66,9 @@ def margin_percent(entry: dict[str, Any]) -> float | None:
 def _comparison(entry: dict[str, Any]) -> Comparison:
     """Return the comparison in an entry, as far as its numbers go."""
     values = entry["comparison"]
-    return Comparison(**{**values, "rows": tuple(Row(**row) for row in values["rows"])})
+    rows = tuple(Row(**row) for row in values["rows"])
+    steps = tuple(StepErrors(**errors) for errors in values.get("steps", ()))
+    return Comparison(**{**values, "rows": rows, "steps": steps})
 
 
 def _percent(fraction: float | None) -> float | None:

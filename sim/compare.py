@@ -87,6 +87,32 @@ class LatencyErrors:
     absolute_p99_fraction: float | None
 
 
+STEP_KINDS = ("decode", "prompts", "launch")
+"""Steps that only decode; steps that hold prompts, with the step before, whose output waits for their launch;
+and these launches alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepErrors:
+    """Steps of one kind in a measured run, replayed as logged by the simulation's table.
+
+    Attributes:
+        kind: Of STEP_KINDS.
+        steps: How many.
+        simulated_s, measured_s: Mean time by the table, and as it was.
+    """
+
+    kind: str
+    steps: int
+    simulated_s: float
+    measured_s: float
+
+    @property
+    def error_fraction(self) -> float:
+        """(simulated - measured) / measured."""
+        return self.simulated_s / self.measured_s - 1
+
+
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """A simulated run against measured ones, or against those of the twin.
@@ -104,6 +130,7 @@ class Comparison:
         differences: Engine options that were not the same, as sentences.
         invalid: Why runs are not to be believed; only where they were compared all the same.
         currency: Of the price, if it is compared.
+        steps: Errors of the first measured run's steps, if its steps and the table are at hand.
     """
 
     kind: Kind
@@ -120,6 +147,7 @@ class Comparison:
     differences: tuple[str, ...]
     invalid: tuple[str, ...]
     currency: str | None = None
+    steps: tuple[StepErrors, ...] = ()
 
     @property
     def is_in_interval(self) -> bool | None:

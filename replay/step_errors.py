@@ -1,0 +1,57 @@
+"""How far a measured run's steps are from a table's: what of an error is the GPU's, and what the host's."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sim.compare import StepErrors
+    from sim.table import CostTable
+
+
+def step_errors(record: Path, table: "CostTable") -> "tuple[StepErrors, ...]":
+    """Return the errors of the steps in a measured record, replayed as logged by a cost table.
+
+    What each step held, and how long the engine waited for work, is taken from the log.
+
+    Args:
+        record: Folder of the record.
+        table: Says what the steps should have taken.
+
+    Returns:
+        The kinds of steps that the record has; nothing if it has no steps.
+
+    Raises:
+        OSError: The steps cannot be read.
+    """
+    import numpy as np
+
+    from calibrate.timeline import Steps, replay_steps
+    from calibrate.windows import FROM_NEXT_DECISION, alike
+    from sim.compare import STEP_KINDS, StepErrors
+    from traces.record_files import read_attachment
+
+    logged = read_attachment(record, "steps")
+    if logged is None or len(logged["done_s"]) < 3:
+        return ()
+    steps = Steps(
+        scheduled_s=np.asarray(logged["scheduled_s"], np.float64),
+        done_s=np.asarray(logged["done_s"], np.float64),
+        chunks=np.asarray(logged["chunks"], np.int64),
+        prefill_tokens=np.asarray(logged["prefill_tokens"], np.int64),
+        prefill_pairs=np.asarray(logged["prefill_pairs"], np.float64),
+        decode_seqs=np.asarray(logged["decode_seqs"], np.int64),
+        kv_tokens=np.asarray(logged["kv_tokens"], np.int64),
+    )
+    replayed = replay_steps(table.coefficients, table.host, steps)
+    sums = {kind: [0.0, 0.0, 0.0] for kind in STEP_KINDS}
+    for group in alike(steps, 0, len(steps.done_s) - 1):
+        is_launch = group.since[0] == FROM_NEXT_DECISION
+        kind = STEP_KINDS[2 if is_launch else int(steps.chunks[group.steps[0]] > 0)]
+        modelled_s = group.sum_s(replayed.decided_s, replayed.done_s)
+        for place, value in enumerate((len(group.steps), modelled_s, group.seconds)):
+            sums[kind][place] += value
+    return tuple(
+        StepErrors(kind, int(count), modelled_s / count, measured_s / count)
+        for kind, (count, modelled_s, measured_s) in sums.items()
+        if count
+    )

@@ -1,0 +1,71 @@
+"""Errors of a measured run's steps: none by the numbers behind them, and the host's told from the GPU's."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from invented_calibration import COEFFICIENTS, HOST, calibration
+from toy_table import TOY_TABLE
+
+from replay.comparison_text import comparison_markdown
+from replay.step_errors import step_errors
+from sim.compare import STEP_KINDS, Comparison, StepErrors
+from sim.host_time import HostTime
+from sim.step_cost import Coefficients
+
+TABLE = replace(TOY_TABLE, coefficients=COEFFICIENTS, host=HOST)
+
+
+def errors(record: Path, c: Coefficients = COEFFICIENTS, h: HostTime = HOST) -> dict[str, StepErrors]:
+    """Return the errors by TABLE of a run of prompts beside a batch, measured as these numbers say."""
+    (run,) = (raw for raw in calibration(c, h) if raw.point.kind == "scan" and raw.point.batch)
+    pd.DataFrame(run.steps).to_parquet(record / "steps.parquet")
+    return {found.kind: found for found in step_errors(record, TABLE)}
+
+
+def test_by_the_numbers_behind_them_no_step_is_off(tmp_path: Path) -> None:
+    found = errors(tmp_path)
+    assert set(found) == set(STEP_KINDS)
+    for kind in found.values():
+        assert kind.error_fraction == pytest.approx(0.0, abs=1e-9)
+    assert found["prompts"].steps == 40
+    assert found["launch"].steps == 40
+
+
+def test_a_host_that_launches_slower_shows_in_the_launches_alone(tmp_path: Path) -> None:
+    slower = HOST._replace(piecewise_s=1.25 * HOST.piecewise_s, eager_s=1.25 * HOST.eager_s)
+    found = errors(tmp_path, h=slower)
+    assert -0.25 < found["launch"].error_fraction < -0.1
+    assert found["decode"].error_fraction == pytest.approx(0.0, abs=1e-9)
+
+
+def test_a_gpu_that_decodes_quicker_shows_in_the_steps_that_only_decode(tmp_path: Path) -> None:
+    quicker = COEFFICIENTS._replace(linear_s=0.9 * COEFFICIENTS.linear_s)
+    found = errors(tmp_path, c=quicker)
+    assert 0.05 < found["decode"].error_fraction < 0.12
+
+
+def test_a_record_without_steps_has_no_errors_of_steps(tmp_path: Path) -> None:
+    assert step_errors(tmp_path, TABLE) == ()
+
+
+def test_a_comparison_tells_them() -> None:
+    told = Comparison(
+        kind="measured",
+        trace_name="toy",
+        policy="immediate",
+        table="toy",
+        gpu=None,
+        requests=1,
+        measured_runs=1,
+        rows=(),
+        interval_j=None,
+        curve=None,
+        latencies=(),
+        differences=(),
+        invalid=(),
+        steps=(StepErrors("decode", 1234, 0.0041, 0.004),),
+    )
+    line = "- steps that only decode: 4.100 ms by the table, 4.000 ms measured, +2.50 % (1,234)"
+    assert line in comparison_markdown(told).splitlines()
