@@ -12,7 +12,7 @@ from calibrate.measure import Unfinished
 from calibrate.states import StatesPlan, StatesTools, measure_states
 from calibrate.states_file import FILE, read_readings
 from calibrate.states_fit import power_states
-from replay.calibrate import gpu_facts, watched_gpus
+from replay.calibrate_gpus import gpu_facts, watched_gpus
 from replay.tables_text import describe_state
 from sim.table_files import find_table, load_table, save_table
 

@@ -135,7 +135,7 @@ async def _measure_turns(
 async def _measure_card(rig: "Rig", folder: Path, seed: int) -> None:
     """Measure one round of the loads that tell a card and its host from others."""
     from calibrate.measure import Plan, Running, measure_running
-    from replay.calibrate import gpu_facts
+    from replay.calibrate_gpus import gpu_facts
 
     assert rig.steps_since is not None
     running = Running(rig.engine, rig.meter, rig.steps_since, rig.gpus, gpu_facts(rig.gpus))
