@@ -4,6 +4,7 @@ Every parameter is positive, and its prior is a log-normal: the guess comes from
 readings, the width says how far it may reasonably lie off. Where the windows speak, they outweigh it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -43,8 +44,7 @@ EDGES = (272, 513, *range(2 * TILE + 1, TILED, TILE))
 JUMP = 0.3
 """How high it may reasonably be, as a logarithm."""
 
-SMOOTH_SECONDS = 0.15
-SMOOTH_JOULES = 0.25
+SMOOTH = {"s": 0.15, "j": 0.25}
 """How far another knot may reasonably lie off the line between its neighbours, as a logarithm."""
 
 
@@ -104,36 +104,37 @@ class Known:
     deliver_s: float
 
 
-class Knots(NamedTuple):
-    """Tokens in a step at which the seconds and the joules of its linear layers are fitted, ascending."""
-
-    seconds: Floats
-    joules: Floats
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Model:
-    """Names, guesses and widths of the parameters, and how they become a table's numbers."""
+    """Names, guesses and widths of the parameters, and how they become a table's numbers.
+
+    Attributes:
+        names, guess, width: Of each parameter; the width is of its logarithm, shape (parameters,).
+        knots: Tokens in a step at which the linear layers' curves are fitted, ascending, by the name of the
+            curve: of steps that `decode` only or hold `prompt`s, in seconds `_s` or joules `_j`.
+        known: What is not fitted.
+        cards: Those that have factors of their own.
+    """
 
     names: tuple[str, ...]
     guess: Floats
     width: Floats
-    decode: Knots
-    prompt: Knots
+    knots: dict[str, Floats]
     known: Known
     cards: tuple[str, ...] = ()
 
     def build(self, log_values: Floats, card: str | None = None) -> tuple[Coefficients, HostTime]:
         """Return the numbers that the engine takes, for one of the measured cards or for their mean."""
         p = dict(zip(self.names, np.exp(log_values).tolist(), strict=True))
-        (decode_s, decode_j), (prompt_s, prompt_j) = self._linear(p, "decode"), self._linear(p, "prompt")
+        decode_knots, decode_s = self._curve(p, "decode_s")
+        prompt_knots, prompt_s = self._curve(p, "prompt_s")
         coefficients = Coefficients(
-            knots=self.decode.seconds,
+            knots=decode_knots,
             linear_s=decode_s,
-            linear_j=np.interp(self.decode.seconds, self.decode.joules, decode_j),
-            prompt_knots=self.prompt.seconds,
-            prompt_s=decode_s[0] + prompt_s,
-            prompt_j=decode_j[0] + np.interp(self.prompt.seconds, self.prompt.joules, prompt_j),
+            linear_j=np.interp(decode_knots, *self._curve(p, "decode_j")),
+            prompt_knots=prompt_knots,
+            prompt_s=prompt_s,
+            prompt_j=np.interp(prompt_knots, *self._curve(p, "prompt_j")),
             per_chunk=np.array([p["chunk_s"], p["chunk_j"]]),
             per_pair=np.array([p["pair_s"], p["pair_j"]]),
             per_seq=np.array([p["seq_s"], p["seq_j"]]),
@@ -170,33 +171,24 @@ class Model:
         factors = Factors(*(p.get(kind + str(card), 1.0) for kind in CARD_WIDTHS))
         return on_card(coefficients, host, factors)
 
-    def _linear(self, p: dict[str, float], kind: str) -> tuple[Floats, Floats]:
-        """Return a curve's seconds and joules at its knots; of a step with prompts, above the fixed part."""
-        knots = getattr(self, kind)
-        seconds = np.array([p[f"{kind}_s_{knot:.0f}"] for knot in knots.seconds])
-        joules = np.array([p[f"{kind}_j_{knot:.0f}"] for knot in knots.joules])
-        return seconds, joules
+    def _curve(self, p: dict[str, float], name: str) -> tuple[Floats, Floats]:
+        """Return knots and values of a curve; in that of prompts the fixed part comes on what is fitted."""
+        fitted = np.array([p[f"{name}_{knot:.0f}"] for knot in self.knots[name]])
+        fixed = p[f"decode_{name[-1]}_1"] if name.startswith("prompt") else 0.0
+        return self.knots[name], fixed + fitted
 
     def prior_residuals(self, log_values: Floats) -> Floats:
         """Return how far the parameters lie off their priors, in widths."""
         off = (log_values - np.log(self.guess)) / self.width
         values = dict(zip(self.names, np.exp(log_values).tolist(), strict=True))
-        bends = []
-        for kind in ("decode", "prompt"):
-            for of, at_knots, width in zip(
-                getattr(self, kind), self._linear(values, kind), (SMOOTH_SECONDS, SMOOTH_JOULES), strict=True
-            ):
-                fixed = (
-                    values[f"decode_{'s' if width == SMOOTH_SECONDS else 'j'}_1"] if kind == "prompt" else 0.0
-                )
-                bends += _bends(fixed + at_knots, of, width)
+        bends = [bend for name in self.knots for bend in _bends(*self._curve(values, name), SMOOTH[name[-1]])]
         balance = [
             sum(np.log(values[kind + card]) for card in self.cards) / CARDS_BALANCE for kind in CARD_WIDTHS
         ]
         return np.concatenate([off, bends, balance if self.cards else []])
 
 
-def _bends(at_knots: Floats, knots: Floats, width: float) -> list[float]:
+def _bends(knots: Floats, at_knots: Floats, width: float) -> list[float]:
     """Return how far each knot lies off the line between its neighbours, in widths."""
     bends = []
     for i in range(1, len(knots) - 1):
@@ -226,19 +218,22 @@ def guess_model(
     busy_w = 0.66 * smallest.power_w
     most_decoding = max(float(window.steps.decode_seqs.max()) for window in measured)
     most = max(window.tokens for window in measured)
-    decode = Knots(*(_knots(c, most_decoding) for c in (DECODE_SECOND_KNOTS, DECODE_JOULE_KNOTS)))
-    prompt = Knots(*(_knots(c, most) for c in (PROMPT_SECOND_KNOTS, PROMPT_JOULE_KNOTS)))
-
-    parameters: dict[str, tuple[float, float]] = {}
+    knots = {
+        "decode_s": _knots(DECODE_SECOND_KNOTS, most_decoding),
+        "decode_j": _knots(DECODE_JOULE_KNOTS, most_decoding),
+        "prompt_s": _knots(PROMPT_SECOND_KNOTS, most),
+        "prompt_j": _knots(PROMPT_JOULE_KNOTS, most),
+    }
     floor_j, token_j = (smallest.power_w - busy_w) * floor_s, (cap_w - busy_w) * token_s
-    for knot in decode.seconds:
-        parameters[f"decode_s_{knot:.0f}"] = (max(floor_s, 0.8 * token_s * knot), 2.0)
-    for knot in decode.joules:
-        parameters[f"decode_j_{knot:.0f}"] = (floor_j + 0.8 * token_j * knot, 2.0)
-    for knot in prompt.seconds:
-        parameters[f"prompt_s_{knot:.0f}"] = (max(0.2 * floor_s, 0.9 * token_s * knot), 2.0)
-    for knot in prompt.joules:
-        parameters[f"prompt_j_{knot:.0f}"] = (0.2 * floor_j + 0.9 * token_j * knot, 2.0)
+    guesses: dict[str, Callable[[float], float]] = {
+        "decode_s": lambda knot: max(floor_s, 0.8 * token_s * knot),
+        "decode_j": lambda knot: floor_j + 0.8 * token_j * knot,
+        "prompt_s": lambda knot: max(0.2 * floor_s, 0.9 * token_s * knot),
+        "prompt_j": lambda knot: 0.2 * floor_j + 0.9 * token_j * knot,
+    }
+    parameters: dict[str, tuple[float, float]] = {
+        f"{name}_{knot:.0f}": (guess(knot), 2.0) for name, guess in guesses.items() for knot in knots[name]
+    }
     kv_s, kv_j = _per_kv_token(decodes)
     parameters |= {
         "chunk_s": (0.005 * floor_s, 2.0),
@@ -275,8 +270,7 @@ def guess_model(
         names=tuple(parameters),
         guess=np.array([value for value, _ in parameters.values()]),
         width=np.array([width for _, width in parameters.values()]),
-        decode=decode,
-        prompt=prompt,
+        knots=knots,
         known=known,
         cards=several,
     )
