@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from calibrate.alike import EVENT_SPREAD
 from calibrate.model import Known, Model, guess_model
 from calibrate.raw import RawPoint
 from calibrate.timeline import Replayed, energy_at, replay_steps
-from calibrate.windows import EVENT_SPREAD, Window, found_idle, idle_power_w, read_host, windows
+from calibrate.windows import Window, found_idle, idle_power_w, read_host, windows
 from sim.host_time import HostTime
 from sim.metering import COUNTER_TOLERANCE, INVALIDATING_THROTTLES
 from sim.step_cost import Coefficients

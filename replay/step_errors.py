@@ -25,8 +25,8 @@ def step_errors(record: Path, table: "CostTable") -> "tuple[StepErrors, ...]":
     """
     import numpy as np
 
+    from calibrate.alike import FROM_NEXT_DECISION, alike
     from calibrate.timeline import Steps, replay_steps
-    from calibrate.windows import FROM_NEXT_DECISION, alike
     from sim.compare import STEP_KINDS, StepErrors
     from traces.record_files import read_attachment
 

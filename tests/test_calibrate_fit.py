@@ -10,11 +10,12 @@ from invented_calibration import COEFFICIENTS, FACTS, HOST, IDLE_W, KNOT_SETS, K
 
 from calibrate import fit as fitting
 from calibrate import model
+from calibrate.alike import SIZES
 from calibrate.fit import Fit, fit, padding
 from calibrate.raw import RawPoint
 from calibrate.table import errors_by_kind, make_table, read_residuals, write_residuals
 from calibrate.timeline import energy_at, replay_steps
-from calibrate.windows import SIZES, Window, windows
+from calibrate.windows import Window, windows
 from sim.host_time import HostTime
 from sim.step_cost import Coefficients
 
