@@ -46,7 +46,7 @@ IDLE_OF_TABLE_W = 2 * sleepy_vllm.ON_W
 SHIPPED = "h200-llama-3.2-1b-bf16"
 QUICKLY = """
 from calibrate import states, states_fit
-states.HOLD_S, states.LEAD_S = 0.4, 0.2
+states.HOLD_S, states.LEAD_S = 0.8, 0.2
 states_fit.SETTLE_S.update(dict.fromkeys(states_fit.SETTLE_S, 0.1))
 from replay.main import main
 main()
