@@ -53,16 +53,6 @@ def validation_rows(entries: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
     return [_cells(entry) for entry in entries]
 
 
-def error_percent(entry: dict[str, Any], metric: str) -> float | None:
-    """Return an entry's error of a metric of `Summary`, None if there is none."""
-    return _percent(_comparison(entry).row(metric).error_fraction)
-
-
-def margin_percent(entry: dict[str, Any]) -> float | None:
-    """Return half the 95 % interval of an entry's simulated energy, None if it has none."""
-    return _percent(_comparison(entry).margin_fraction)
-
-
 def _comparison(entry: dict[str, Any]) -> Comparison:
     """Return the comparison in an entry, as far as its numbers go."""
     values = entry["comparison"]
@@ -71,18 +61,15 @@ def _comparison(entry: dict[str, Any]) -> Comparison:
     return Comparison(**{**values, "rows": rows, "steps": steps})
 
 
-def _percent(fraction: float | None) -> float | None:
-    return None if fraction is None else 100 * fraction
-
-
 def _cells(entry: dict[str, Any]) -> tuple[str, ...]:
-    comparison, margin = _comparison(entry), margin_percent(entry)
+    comparison = _comparison(entry)
+    margin = comparison.margin_fraction
     latencies = (
         "/".join(_error(comparison.row(f"{latency}_{level}_s"), 1) for level in LEVELS)
         for latency in LATENCIES
     )
     energy = _error(comparison.row("total_energy_j"), 2)
-    return (entry["case"], energy, "-" if margin is None else f"±{margin:.1f}", *latencies)
+    return (entry["case"], energy, "-" if margin is None else f"±{100 * margin:.1f}", *latencies)
 
 
 def _error(row: Row, digits: int) -> str:
