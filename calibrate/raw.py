@@ -64,15 +64,10 @@ class RawPoint:
         Raises:
             ValueError: The ticks do not reach that far.
         """
-        ticks_s = self.counter[:, 0]
-        if not len(ticks_s) or begin_s < ticks_s[0] or end_s > ticks_s[-1]:
-            ticked = f"from {ticks_s[0]:.3f} to {ticks_s[-1]:.3f} s" if len(ticks_s) else "never"
-            raise ValueError(
-                f"{self.point.key}: the energy counter ticked {ticked}, "
-                f"not throughout {begin_s:.3f} to {end_s:.3f} s"
-            )
-        at_begin, at_end = np.interp([begin_s, end_s], ticks_s, self.counter[:, 1])
-        return float(at_end - at_begin)
+        try:
+            return counted_j(self.counter, begin_s, end_s)
+        except ValueError as error:
+            raise ValueError(f"{self.point.key}: {error}") from error
 
     def integrated_j(self, begin_s: float, end_s: float) -> float:
         """Return the joules between two times by integrating the power, to check the counter."""
@@ -81,6 +76,24 @@ class RawPoint:
         edges_s = np.concatenate([[begin_s], changes_s[inside], [end_s]])
         held = np.searchsorted(changes_s, edges_s[:-1], side="right") - 1
         return float(np.sum(watts[np.maximum(held, 0)] * np.diff(edges_s)))
+
+
+def counted_j(counter: NDArray[np.float64], begin_s: float, end_s: float) -> float:
+    """Return the joules between two times by interpolating between counter ticks.
+
+    Args:
+        counter: (time_s, energy_j) at each tick, shape (ticks, 2).
+        begin_s, end_s: The times.
+
+    Raises:
+        ValueError: The ticks do not reach that far.
+    """
+    ticks_s = counter[:, 0]
+    if not len(ticks_s) or begin_s < ticks_s[0] or end_s > ticks_s[-1]:
+        ticked = f"from {ticks_s[0]:.3f} to {ticks_s[-1]:.3f} s" if len(ticks_s) else "never"
+        raise ValueError(f"the energy counter ticked {ticked}, not throughout {begin_s:.3f} to {end_s:.3f} s")
+    at_begin, at_end = np.interp([begin_s, end_s], ticks_s, counter[:, 1])
+    return float(at_end - at_begin)
 
 
 def to_json(raw: RawPoint) -> dict[str, Any]:

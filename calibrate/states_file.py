@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from calibrate.raw import counted_j
 from traces.whole_files import whole_file
 
 FILE = "states.json"
@@ -61,11 +62,7 @@ class Round:
         Raises:
             ValueError: The ticks do not reach that far.
         """
-        ticks_s = self.counter[:, 0]
-        if not len(ticks_s) or begin_s < ticks_s[0] or end_s > ticks_s[-1]:
-            raise ValueError(f"the energy counter did not tick throughout {begin_s:.3f} to {end_s:.3f} s")
-        at_begin, at_end = np.interp([begin_s, end_s], ticks_s, self.counter[:, 1])
-        return float(at_end - at_begin)
+        return counted_j(self.counter, begin_s, end_s)
 
 
 @dataclass(slots=True)
