@@ -1,7 +1,7 @@
 """Steps of a window that hold about the same: their mean time says what a sum over the window hides."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,9 +14,6 @@ decision of the next step, whose launch its output waits for."""
 
 SIZES = (64, 128, 192, *range(256, 4097, 256), 6144, 8192, 16384)
 """Tokens that part steps with prompts into groups of a size."""
-
-EVENT_SPREAD = 0.06
-"""How far the time of a single step reasonably lies off the mean of its like, relative."""
 
 QUICK_SEQS = 64
 """A step that decodes no more sequences is over before the next one's launch is."""
@@ -37,11 +34,14 @@ class Alike:
     seconds: float
 
     def sum_s(self, decided_s: Floats, done_s: Floats) -> float:
-        """Return the sum of their times."""
-        k = self.steps
-        after = np.minimum(k + 1, len(done_s) - 1)
-        began_s = np.choose(self.since, [decided_s[k], done_s[k - 1], done_s[k - 2], decided_s[after]])
-        return float((done_s[k] - began_s).sum())
+        """Return the sum of their times, had they been decided and done then."""
+        return _sum_s(self.steps, self.since, decided_s, done_s)
+
+
+def _sum_s(k: Ints, since: Ints, decided_s: Floats, done_s: Floats) -> float:
+    after = np.minimum(k + 1, len(done_s) - 1)
+    began_s = np.choose(since, [decided_s[k], done_s[k - 1], done_s[k - 2], decided_s[after]])
+    return float((done_s[k] - began_s).sum())
 
 
 def alike(steps: Steps, first: int, last: int) -> Iterator[Alike]:
@@ -67,5 +67,4 @@ def alike(steps: Steps, first: int, last: int) -> Iterator[Alike]:
         groups.append((k[launched] - 1, np.full(int(launched.sum()), FROM_NEXT_DECISION)))
     for members, counted in groups:
         if len(members):
-            group = Alike(members, counted, 0.0)
-            yield replace(group, seconds=group.sum_s(steps.scheduled_s, steps.done_s))
+            yield Alike(members, counted, _sum_s(members, counted, steps.scheduled_s, steps.done_s))

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from calibrate.alike import EVENT_SPREAD
 from calibrate.model import Known, Model, guess_model
 from calibrate.raw import RawPoint
 from calibrate.timeline import Replayed, energy_at, replay_steps
@@ -21,6 +20,9 @@ TOLERANCE = 0.005
 
 ALIKE_TOLERANCE = 0.015
 """The same of steps of one window that hold about the same: their sum is compared with the window's, too."""
+
+EVENT_SPREAD = 0.06
+"""How far the time of a single step reasonably lies off the mean of its like, relative."""
 
 NEEDED = ("idle", "decode", "prefill", "trickle")
 """Kinds of points that the guesses are read from."""
@@ -227,7 +229,10 @@ def search(residuals: Callable[[Floats], Floats], start: Floats) -> Any:
 
 
 def errors_of(coefficients: Coefficients, host: HostTime, window: Window) -> list[float]:
-    """Return how far the model is off a window, in units of TOLERANCE: seconds, joules, latency if any."""
+    """Return how far the model is off a window: seconds, joules, latency if any, and steps that are alike.
+
+    The unit is TOLERANCE; of steps that are alike ALIKE_TOLERANCE, more if they are few.
+    """
     replayed = replay_steps(coefficients, host, window.steps)
     found = _residual(coefficients, replayed, window)
     errors = [
