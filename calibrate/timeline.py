@@ -4,9 +4,11 @@ What each step held is taken from the step log, and how long the engine waited f
 end, and the joules, come from the model. The same functions price the steps of the simulated engine.
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sim.compiled import compiled_entry
 from sim.host_time import HostTime, launch_s, lead_s, process_s, woken_s
@@ -42,6 +44,19 @@ class Replayed(NamedTuple):
     done_s: Floats
     decided_s: Floats
     energy_j: Floats
+
+
+def steps_of(columns: Mapping[str, NDArray[Any]]) -> Steps:
+    """Return the steps of a log, whose columns may be of other number types and more than these."""
+    return Steps(
+        scheduled_s=np.asarray(columns["scheduled_s"], np.float64),
+        done_s=np.asarray(columns["done_s"], np.float64),
+        chunks=np.asarray(columns["chunks"], np.int64),
+        prefill_tokens=np.asarray(columns["prefill_tokens"], np.int64),
+        prefill_pairs=np.asarray(columns["prefill_pairs"], np.float64),
+        decode_seqs=np.asarray(columns["decode_seqs"], np.int64),
+        kv_tokens=np.asarray(columns["kv_tokens"], np.int64),
+    )
 
 
 def replay_steps(c: Coefficients, h: HostTime, steps: Steps) -> Replayed:

@@ -8,7 +8,7 @@ import numpy as np
 from calibrate.alike import QUICK_SEQS, Alike, alike
 from calibrate.grid import Point
 from calibrate.raw import RawPoint
-from calibrate.timeline import Steps
+from calibrate.timeline import Steps, steps_of
 from traces.trace import Floats
 
 LEAD_IN_STEPS = 60
@@ -79,15 +79,7 @@ def windows(points: Iterable[RawPoint]) -> list[Window]:
         if len(inside) < MIN_STEPS:
             continue
         kept = slice(max(inside[0] - LEAD_IN_STEPS, 0), inside[-1] + 1)
-        steps = Steps(
-            scheduled_s=raw.steps["scheduled_s"][kept],
-            done_s=done_s[kept],
-            chunks=raw.steps["chunks"][kept].astype(np.int64),
-            prefill_tokens=raw.steps["prefill_tokens"][kept].astype(np.int64),
-            prefill_pairs=raw.steps["prefill_pairs"][kept],
-            decode_seqs=raw.steps["decode_seqs"][kept].astype(np.int64),
-            kv_tokens=raw.steps["kv_tokens"][kept].astype(np.int64),
-        )
+        steps = steps_of({name: column[kept] for name, column in raw.steps.items()})
         first, last = int(inside[0] - kept.start), int(inside[-1] - kept.start)
         from_s, to_s = float(done_s[inside[0]]), float(done_s[inside[-1]])
         isolated = found_idle(steps, first, last)

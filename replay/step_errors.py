@@ -26,32 +26,23 @@ def step_errors(record: Path, table: "CostTable") -> "tuple[StepErrors, ...]":
     import numpy as np
 
     from calibrate.alike import FROM_NEXT_DECISION, alike
-    from calibrate.timeline import Steps, replay_steps
+    from calibrate.timeline import replay_steps, steps_of
     from sim.compare import STEP_KINDS, StepErrors
     from traces.record_files import read_attachment
 
     logged = read_attachment(record, "steps")
     if logged is None or len(logged["done_s"]) < 3:
         return ()
-    steps = Steps(
-        scheduled_s=np.asarray(logged["scheduled_s"], np.float64),
-        done_s=np.asarray(logged["done_s"], np.float64),
-        chunks=np.asarray(logged["chunks"], np.int64),
-        prefill_tokens=np.asarray(logged["prefill_tokens"], np.int64),
-        prefill_pairs=np.asarray(logged["prefill_pairs"], np.float64),
-        decode_seqs=np.asarray(logged["decode_seqs"], np.int64),
-        kv_tokens=np.asarray(logged["kv_tokens"], np.int64),
-    )
+    steps = steps_of(logged)
     replayed = replay_steps(table.coefficients, table.host, steps)
-    sums = {kind: [0.0, 0.0, 0.0] for kind in STEP_KINDS}
+    sums = {kind: np.zeros(3) for kind in STEP_KINDS}
     for group in alike(steps, 0, len(steps.done_s) - 1):
         is_launch = group.since[0] == FROM_NEXT_DECISION
         kind = STEP_KINDS[2 if is_launch else int(steps.chunks[group.steps[0]] > 0)]
         modelled_s = group.sum_s(replayed.decided_s, replayed.done_s)
-        for place, value in enumerate((len(group.steps), modelled_s, group.seconds)):
-            sums[kind][place] += value
+        sums[kind] += (len(group.steps), modelled_s, group.seconds)
     return tuple(
-        StepErrors(kind, int(count), modelled_s / count, measured_s / count)
+        StepErrors(kind, int(count), float(modelled_s / count), float(measured_s / count))
         for kind, (count, modelled_s, measured_s) in sums.items()
         if count
     )
