@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from calibrate.card import CARD_WIDTHS, Factors, on_card
 from calibrate.fit import SPENT_ON, Fit, errors_of, residual_of, search, spread_of, usable
-from calibrate.model import CARD_WIDTHS, Factors, on_card
 from calibrate.raw import RawPoint
 from calibrate.windows import Window, idle_power_w, windows
 from sim.table import CostTable

@@ -15,6 +15,9 @@ decision of the next step, whose launch its output waits for."""
 SIZES = (64, 128, 192, *range(256, 4097, 256), 6144, 8192, 16384)
 """Tokens that part steps with prompts into groups of a size."""
 
+SOON_S = 0.04
+"""A step that only decodes finds the clock still low so soon after one with prompts."""
+
 QUICK_SEQS = 64
 """A step that decodes no more sequences is over before the next one's launch is."""
 
@@ -60,7 +63,10 @@ def alike(steps: Steps, first: int, last: int) -> Iterator[Alike]:
     waited_for = found_busy & holds_prompts[k] & ~holds_prompts[k - 1]
     waited_for &= steps.decode_seqs[k - 1] <= QUICK_SEQS
     size = np.searchsorted(SIZES, tokens[k])
-    groups = [(k[decodes], np.full(int(decodes.sum()), FROM_LAST))]
+    last_prompts = np.maximum.accumulate(np.where(holds_prompts, np.arange(len(tokens)), -1))[k]
+    since_s = steps.done_s[k] - np.where(last_prompts < 0, -np.inf, steps.done_s[last_prompts])
+    soon = since_s < SOON_S
+    groups = [(k[some], np.full(int(some.sum()), FROM_LAST)) for some in (decodes & soon, decodes & ~soon)]
     for each in np.unique(size):
         of_size, launched = holds_prompts[k] & (size == each), waited_for & (size == each)
         groups.append((k[of_size], since[of_size]))

@@ -104,7 +104,8 @@ def fit(points: list[RawPoint], facts: dict[str, Any], say: Callable[[str], None
     padded = padding(facts["engine"].get("cudagraph_capture_sizes", []))
     host = read_host(points, len(padded) - 1)
     way_s = (host.submit_s, host.submit_token_s, host.send_s, host.deliver_s)
-    known = Known(idle_w, _limits(everything), padded, *way_s)
+    intake_s = (host.intake_s, host.intake_token_s)
+    known = Known(idle_w, _limits(everything), padded, *way_s, *intake_s)
     limit_w = facts["gpu"]["power_limit_w"] * facts["gpu"]["gpus"]
     model = guess_model(measured, host, known, limit_w, tuple(sorted(set(cards.values()))))
     log_values = _least_squares(model, measured, cards, say)

@@ -6,10 +6,10 @@ readings, the width says how far it may reasonably lie off. Where the windows sp
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
+from calibrate.card import CARD_WIDTHS, Factors, on_card
 from calibrate.windows import OUTPUT_S, HostReadings, Window
 from sim.host_time import HostTime
 from sim.step_cost import Coefficients
@@ -30,12 +30,6 @@ PROMPT_SECOND_KNOTS = (
 )  # fmt: skip
 PROMPT_JOULE_KNOTS = (1, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
 
-CARD_WIDTHS = {"fixed_": 0.05, "scaled_": 0.05, "host_": 0.15, "piecewise_": 0.15, "eager_": 0.2}
-"""What tells cards apart, as `Factors` does, and how far, as a logarithm, it may reasonably lie off 1."""
-
-BUSY = ("lead_s", "graph_s", "per_token_s", "per_seq_s", "process_s", "process_seq_s")
-"""Fields of `HostTime` that tell of the engine core's thread, but for launches of many kernels."""
-
 CARDS_BALANCE = 0.002
 """The cards' factors have the geometric mean 1, so that the table is that of the mean card."""
 
@@ -48,42 +42,6 @@ SMOOTH = {"s": 0.15, "j": 0.25}
 """How far another knot may reasonably lie off the line between its neighbours, as a logarithm."""
 
 
-class Factors(NamedTuple):
-    """What one card, and the host it sits in, takes in terms of the mean card.
-
-    Attributes:
-        fixed: Joules of work that does not wait for the clock (weights and KV from memory), and `busy_w`.
-        scaled: Joules of work that does.
-        host: Seconds that the engine core's thread is busy, but for
-        piecewise, eager: the launch of a step as piecewise graphs, and of one larger than any graph.
-    """
-
-    fixed: float = 1.0
-    scaled: float = 1.0
-    host: float = 1.0
-    piecewise: float = 1.0
-    eager: float = 1.0
-
-
-def on_card(c: Coefficients, h: HostTime, factors: Factors) -> tuple[Coefficients, HostTime]:
-    """Return the mean card's numbers for one card."""
-    fixed = np.array([1.0, factors.fixed])
-    scaled = np.array([1.0, factors.scaled])
-    coefficients = c._replace(
-        linear_j=factors.fixed * c.linear_j[0] + factors.scaled * (c.linear_j - c.linear_j[0]),
-        prompt_j=factors.fixed * c.linear_j[0] + factors.scaled * (c.prompt_j - c.linear_j[0]),
-        per_chunk=fixed * c.per_chunk,
-        per_seq=fixed * c.per_seq,
-        per_kv=fixed * c.per_kv,
-        per_kv_mixed=fixed * c.per_kv_mixed,
-        per_pair=scaled * c.per_pair,
-        busy_w=factors.fixed * c.busy_w,
-    )
-    busy: dict[str, float] = {name: factors.host * getattr(h, name) for name in BUSY}
-    host = h._replace(piecewise_s=factors.piecewise * h.piecewise_s, eager_s=factors.eager * h.eager_s)
-    return coefficients, HostTime(**{**host._asdict(), **busy})
-
-
 @dataclass(frozen=True, slots=True)
 class Known:
     """What is not fitted.
@@ -93,6 +51,7 @@ class Known:
         limits: Largest measured prefill tokens, decode sequences, KV tokens and pairs of a step, shape (4,).
         padded: Tokens that each number of tokens is padded to, shape (largest graph + 1,).
         submit_s, submit_token_s, send_s, deliver_s: The client's way to the engine core and back.
+        intake_s, intake_token_s: What a request, and a token of its prompt, costs the engine core to take in.
     """
 
     idle_w: float
@@ -102,6 +61,8 @@ class Known:
     submit_token_s: float
     send_s: float
     deliver_s: float
+    intake_s: float
+    intake_token_s: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -146,6 +107,8 @@ class Model:
             busy_w=p["busy_w"],
             cap_w=p["cap_w"],
             allowance_j=p["allowance_j"],
+            drag=p["drag"],
+            recovery_s=p["recovery_s"],
             gamma=p["gamma"],
             tail_w=p["tail_w"],
             tail_s=p["tail_s"],
@@ -167,6 +130,8 @@ class Model:
             send_s=self.known.send_s,
             wake_s=p["wake_s"],
             wake_after_s=p["wake_after_s"],
+            intake_s=self.known.intake_s,
+            intake_token_s=self.known.intake_token_s,
         )
         factors = Factors(*(p.get(kind + str(card), 1.0) for kind in CARD_WIDTHS))
         return on_card(coefficients, host, factors)
@@ -250,6 +215,8 @@ def guess_model(
         "cap_w": (cap_w, 0.02),
         "gamma": (2.0, 0.3),
         "allowance_j": (0.03 * power_limit_w, 1.0),
+        "drag": (0.6, 1.0),
+        "recovery_s": (0.05, 0.5),
         "tail_w": (0.4 * known.idle_w, 1.0),
         "tail_s": (0.03, 1.0),
         "lead_s": (2e-3, 0.5),

@@ -7,6 +7,7 @@ import numpy as np
 
 from calibrate.alike import QUICK_SEQS, Alike, alike
 from calibrate.grid import Point
+from calibrate.intake import read_intake
 from calibrate.raw import RawPoint
 from calibrate.timeline import Steps, steps_of
 from traces.trace import Floats
@@ -136,6 +137,8 @@ class HostReadings:
     submit_token_s: float
     send_s: float
     deliver_s: float
+    intake_s: float
+    intake_token_s: float
 
 
 def read_host(points: list[RawPoint], graph_tokens: int) -> HostReadings:
@@ -185,16 +188,19 @@ def read_host(points: list[RawPoint], graph_tokens: int) -> HostReadings:
     seqs_and_wait = np.array(processing)
     process_s, process_seq_s = _line(seqs_and_wait)
     submit_s, submit_token_s = _line(np.array(submits))
+    intake_s, intake_token_s = read_intake(points)
     return HostReadings(
         piecewise_s=float(np.median(small[:, 1] - per_token_s * small[:, 0])),
         eager_s=float(np.median(large[:, 1] - per_token_s * large[:, 0])),
         per_token_s=per_token_s,
         process_s=max(process_s, 1e-6),
         process_seq_s=max(process_seq_s, 1e-9),
-        submit_s=submit_s,
-        submit_token_s=max(submit_token_s, 0.0),
+        submit_s=max(submit_s - intake_s, 0.0),
+        submit_token_s=max(submit_token_s - intake_token_s, 0.0),
         send_s=_between_sends(points),
         deliver_s=max(float(np.median(delivers)) - process_s, 0.0),
+        intake_s=intake_s,
+        intake_token_s=intake_token_s,
     )
 
 

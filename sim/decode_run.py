@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sim.compiled import compiled
-from sim.engine_state import FLIGHT_OUTPUT_S, GPU_END_S, INPUT_HEAD, NOW_S, RUNS_ALLOWED, Engine
+from sim.engine_state import FLIGHT_END_S, GPU_END_S, INPUT_HEAD, NOW_S, RUNS_ALLOWED, Engine
 from sim.gpu_step import Load, add_energy, run_on_gpu
 from sim.host_time import process_s
 from sim.kv_blocks import take_blocks
@@ -165,11 +165,12 @@ def next_input_s(e: Engine) -> float:
 @compiled
 def wait_for_oldest(e: Engine) -> None:
     """Wait for the output of the oldest step in flight, the one just launched being the newest."""
-    ready_s = e.tally[GPU_END_S] + e.host.output_s
+    ended_s = e.tally[GPU_END_S]
     if e.scheduler.rules.depth == 2:
-        flight = FLIGHT_OUTPUT_S + e.scheduler.number[OLDEST_FLIGHT]
-        ready_s, e.tally[flight] = e.tally[flight], ready_s
-    e.tally[NOW_S] = max(e.tally[NOW_S], ready_s) + process_s(e.host, e.scheduler.number[RUNNING])
+        flight = FLIGHT_END_S + e.scheduler.number[OLDEST_FLIGHT]
+        ended_s, e.tally[flight] = e.tally[flight], ended_s
+    output_s = max(e.tally[NOW_S], ended_s) + e.host.output_s
+    e.tally[NOW_S] = output_s + process_s(e.host, e.scheduler.number[RUNNING])
 
 
 @compiled

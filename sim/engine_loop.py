@@ -8,7 +8,7 @@ from sim.compiled import compiled, compiled_entry
 from sim.decode_run import may_run, next_input_s, run_decodes
 from sim.engine_state import (
     FINISHED_NOW,
-    FLIGHT_OUTPUT_S,
+    FLIGHT_END_S,
     GPU_END_S,
     INPUT_HEAD,
     INPUT_TAIL,
@@ -17,7 +17,7 @@ from sim.engine_state import (
     Engine,
 )
 from sim.gpu_step import load_of_batch, run_on_gpu, share_out
-from sim.host_time import process_s, woken_s
+from sim.host_time import intake_s, process_s, woken_s
 from sim.scheduler import has_requests, process_output, schedule
 from sim.scheduler_state import (
     BATCH_SIZE,
@@ -112,6 +112,8 @@ def went_on(e: Engine, open_until_s: float) -> bool:
     if e.tally[NOW_S] >= open_until_s:
         return False
     take_in(e)
+    if e.tally[NOW_S] >= open_until_s:
+        return False
     if s.number[HELD] > 0:
         free_sent(e, e.tally[NOW_S])
     if has_requests(s):
@@ -141,9 +143,10 @@ def free_sent(e: Engine, now_s: float) -> None:
 
 @compiled
 def take_in(e: Engine) -> None:
-    """Let the requests wait that have reached the engine core by now."""
+    """Let the requests wait that have reached the engine core by now; it takes in one after the other."""
     while next_input_s(e) <= e.tally[NOW_S]:
         row = take_first(e.scheduler.requests, e.number, INPUT_HEAD, INPUT_TAIL)
+        e.tally[NOW_S] += intake_s(e.host, e.scheduler.requests[row, PROMPT_TOKENS])
         join(e.scheduler, row)
         tell_arrival(e, row)
 
@@ -163,11 +166,11 @@ def decide_step(e: Engine) -> None:
     flight = (s.number[OLDEST_FLIGHT] + s.number[IN_FLIGHT]) % 2
     schedule(s)
     load = load_of_batch(e)
-    e.tally[FLIGHT_OUTPUT_S + flight] = decided_s
+    e.tally[FLIGHT_END_S + flight] = decided_s
     if s.number[BATCH_SIZE] > 0:
         prefill_j, decode_j, kv_j = run_on_gpu(e, load)
         share_out(e, load, prefill_j, decode_j, kv_j)
-        e.tally[FLIGHT_OUTPUT_S + flight] = e.tally[GPU_END_S] + e.host.output_s
+        e.tally[FLIGHT_END_S + flight] = e.tally[GPU_END_S]
     tell_step(e, decided_s, load)
 
 
@@ -177,8 +180,8 @@ def process_oldest(e: Engine) -> None:
     s = e.scheduler
     oldest = s.number[OLDEST_FLIGHT]
     size = int(s.number[FLIGHT_SIZE + oldest])
-    ready_s = max(e.tally[NOW_S], e.tally[FLIGHT_OUTPUT_S + oldest])
-    e.tally[NOW_S] = ready_s + process_s(e.host, size) if size > 0 else ready_s
+    ended_s = max(e.tally[NOW_S], e.tally[FLIGHT_END_S + oldest])
+    e.tally[NOW_S] = ended_s + e.host.output_s + process_s(e.host, size) if size > 0 else ended_s
     last_finished = s.number[FINISHED_TAIL]
     process_output(s, e.results, e.tally[NOW_S] + e.host.deliver_s)
     if s.rules.sends_kv:

@@ -23,7 +23,7 @@ from traces.trace import Floats, Ints
     IDLE_J,
     NEXT_TICK_S,  # the first power sample not yet covered
     TICK_S,  # seconds between power samples
-    FLIGHT_OUTPUT_S,  # when the output of flight 0 is at the engine core; that of flight 1 is the next entry
+    FLIGHT_END_S,  # when the GPU is through with flight 0; with flight 1 is the next entry
     _,
     IDLE_S,  # seconds in which the GPU ran no step, awake
     STANDBY_J,  # energy of other states than awake

@@ -20,7 +20,8 @@ class HostTime(NamedTuple):
             steps with prefill as piecewise graphs, steps larger than the largest graph.
         per_token_s, per_seq_s: On top for each prefill token, and for each request in the step.
         process_s, process_seq_s: To process a step's output, and on top for each request in it.
-        output_s: From the step's end on the GPU to its output at the engine core.
+        output_s: From the step's end on the GPU, or from when the thread waits for it if that is later, to
+            its output at the engine core.
         submit_s: From the client's call to the request waiting in the engine core.
         deliver_s: From the engine core's output to the client.
         graph_tokens: Largest CUDA graph.
@@ -28,6 +29,8 @@ class HostTime(NamedTuple):
         send_s: What the client takes to send a request before it sends the next.
         wake_s, wake_after_s: How much longer the first launch takes after a long wait for work, when the
             processor has gone to sleep, and the time constant with which a wait becomes long.
+        intake_s, intake_token_s: What taking in a request keeps the thread from the next decision, and on top
+            for each prompt token.
     """
 
     lead_s: float
@@ -46,6 +49,8 @@ class HostTime(NamedTuple):
     send_s: float = 0.0
     wake_s: float = 0.0
     wake_after_s: float = 1.0
+    intake_s: float = 0.0
+    intake_token_s: float = 0.0
 
 
 @compiled_entry
@@ -78,3 +83,9 @@ def woken_s(h: HostTime, waited_s: float) -> float:
 def process_s(h: HostTime, seqs: int) -> float:
     """Return how long processing the output of a step of `seqs` requests takes."""
     return h.process_s + h.process_seq_s * seqs
+
+
+@compiled_entry
+def intake_s(h: HostTime, prompt_tokens: int) -> float:
+    """Return how long taking in a request keeps the engine core's main thread."""
+    return h.intake_s + h.intake_token_s * prompt_tokens

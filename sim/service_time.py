@@ -77,14 +77,15 @@ class ServiceTime:
             gpu_s += (steps - 1 + STEPS_UNDER_WAY) * self._step_s(0, 0, 0.0, decoding, kv_tokens)
         launched_s = steps * launch_s(h, count, min(tokens, budget), decoding)
         sent_s = h.submit_s + h.submit_token_s * tokens + h.send_s * prompts.count
+        taken_in_s = h.intake_s * count + h.intake_token_s * tokens
         begun_s = h.wake_s + lead_s(h, count, tokens, decoding)
         seen_s = h.output_s + process_s(h, count + decoding) + h.deliver_s
-        return sent_s + begun_s + max(gpu_s, launched_s) + seen_s
+        return sent_s + taken_in_s + begun_s + max(gpu_s, launched_s) + seen_s
 
     def _step_s(self, chunks: int, tokens: int, pairs: float, decoding: int, kv_tokens: int) -> float:
         """Return the GPU's time for a step of any size, the allowance spent."""
         c = self._costs.table.coefficients
-        spent = np.array([c.allowance_j, 1.0])
+        spent = np.array([c.allowance_j, 1.0, 0.0])
         return step_cost(c, spent, chunks, tokens, pairs, decoding, kv_tokens)[0]
 
 

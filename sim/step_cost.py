@@ -4,8 +4,9 @@ The model. At full clock a step takes `fixed_s + scaled_s` and `fixed_j + scaled
 is what does not wait for the SM clock (weights and KV read from memory, sampling), scaled what does (matrix
 products of more than one token, prefill attention). The governor lets the GPU draw more than `cap_w` until
 `allowance_j` is spent; then the clock falls to the fraction r at which the step draws `cap_w`: scaled_s / r
-seconds, scaled_j * r**gamma joules. Work below the cap earns the allowance back. After a step, power falls to
-`idle_w` with the time constant `tail_s`.
+seconds, scaled_j * r**gamma joules. Work below the cap earns the allowance back; while the clock still comes
+back, which takes about `recovery_s`, the fixed part of its steps takes a little longer, too. After a step,
+power falls to `idle_w` with the time constant `tail_s`.
 """
 
 import math
@@ -21,6 +22,9 @@ SPENT_J = 0
 
 WARMTH = 1
 """Where the state keeps what is left of the power's tail, 1 at a step's end."""
+
+SLOWNESS = 2
+"""Where the state keeps how far the clock is below full, as a fraction, after work above the cap."""
 
 LOWEST_CLOCK = 0.4
 CLOCK_HALVINGS = 30
@@ -49,6 +53,8 @@ class Coefficients(NamedTuple):
         busy_w: Power of a step besides its joules.
         cap_w: Power that the governor holds, all GPUs.
         allowance_j: Joules above the cap that it lets through before it holds.
+        drag, recovery_s: What `linear_s[0]` takes longer in a step below the cap, as a fraction, for each
+            fraction that the clock is below full, and the time constant with which it falls and comes back.
         gamma: Exponent of the joules of scaled work in the clock.
         tail_w, tail_s: Power above idle right after a step, and the time constant of its fall.
     """
@@ -70,6 +76,8 @@ class Coefficients(NamedTuple):
     busy_w: float = 0.0
     cap_w: float = np.inf
     allowance_j: float = 0.0
+    drag: float = 0.0
+    recovery_s: float = 1.0
     gamma: float = 2.0
     tail_w: float = 0.0
     tail_s: float = 1.0
@@ -86,7 +94,7 @@ class Work(NamedTuple):
 
 def new_state() -> Floats:
     """Return the state of a GPU at rest, which `step_cost` and `gap_energy` read and update."""
-    return np.zeros(2)
+    return np.zeros(3)
 
 
 @compiled_entry
@@ -168,18 +176,30 @@ def under_governor(c: Coefficients, state: Floats, work: Work) -> tuple[float, f
     joules = work.fixed_j + work.scaled_j + c.busy_w * seconds
     excess_j = joules - c.cap_w * seconds
     left_j = c.allowance_j - state[SPENT_J]
-    if excess_j <= left_j:
+    if excess_j <= 0.0:
+        late_s = c.drag * state[SLOWNESS] * c.linear_s[0]
         state[SPENT_J] = max(0.0, state[SPENT_J] + excess_j)
+        settle(c, state, 0.0, seconds)
+        return seconds + late_s, joules + c.busy_w * late_s
+    clock = capped_clock(c, work)
+    if excess_j <= left_j:
+        state[SPENT_J] += excess_j
+        settle(c, state, (1.0 - clock) * state[SPENT_J] / c.allowance_j, seconds)
         return seconds, joules
     uncapped = max(left_j, 0.0) / excess_j
-    clock = capped_clock(c, work)
     capped_s = work.fixed_s + work.scaled_s / clock
     capped_j = work.fixed_j + work.scaled_j * clock**c.gamma + c.busy_w * capped_s
     state[SPENT_J] = c.allowance_j
-    return (
-        uncapped * seconds + (1.0 - uncapped) * capped_s,
-        uncapped * joules + (1.0 - uncapped) * capped_j,
-    )
+    taken_s = uncapped * seconds + (1.0 - uncapped) * capped_s
+    settle(c, state, 1.0 - clock, taken_s)
+    return taken_s, uncapped * joules + (1.0 - uncapped) * capped_j
+
+
+@compiled
+def settle(c: Coefficients, state: Floats, slowness: float, seconds: float) -> None:
+    """Let the clock's distance from full come nearer to `slowness` for `seconds`."""
+    if c.drag > 0.0:
+        state[SLOWNESS] = slowness + (state[SLOWNESS] - slowness) * math.exp(-seconds / c.recovery_s)
 
 
 @compiled
@@ -205,6 +225,7 @@ def gap_energy(c: Coefficients, state: Floats, gap_s: float) -> float:
     state[WARMTH] *= cooled
     if c.cap_w < np.inf:
         state[SPENT_J] = max(0.0, state[SPENT_J] + joules - c.cap_w * gap_s)
+    settle(c, state, 0.0, gap_s)
     return float(joules)
 
 

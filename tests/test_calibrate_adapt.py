@@ -12,8 +12,8 @@ from invented_calibration import COEFFICIENTS, FACTS, HOST, IDLE_W, calibration
 from toy_table import TOY_TABLE
 
 from calibrate.adapt import adapt
+from calibrate.card import Factors, on_card
 from calibrate.fit import Residual, spread_of
-from calibrate.model import Factors, on_card
 from calibrate.raw import append
 from replay.main import main
 from sim.step_cost import gap_energy, new_state, step_cost
@@ -30,7 +30,7 @@ MEAN = replace(
     host=HOST,
     engine={**FACTS["engine"]},
 )
-CARD = Factors(fixed=1.07, scaled=0.96, host=1.12, piecewise=1.2, eager=1.3)
+CARD = Factors(fixed=1.07, scaled=0.96, pace=1.02, host=1.12, piecewise=1.2, eager=1.3)
 
 
 def test_the_factors_of_a_card_are_found() -> None:

@@ -64,3 +64,30 @@ def test_an_engine_that_waited_long_launches_later() -> None:
     waits_s = [1.0, 3.0]  # but for the way to the engine and the first request, some milliseconds
     expected_s = [0.002 * (1 - math.exp(-wait_s)) for wait_s in waits_s]
     assert sleepy - quick == pytest.approx(expected_s, rel=0.02)
+
+
+def test_requests_are_taken_in_one_after_the_other_before_a_step_is_decided() -> None:
+    """Who comes while another is taken in is there when the first step is decided."""
+    at_once = first_tokens_s([0.0] * 5, [100] * 5, send_s=1e-3)
+    assert len(set(at_once.tolist())) == 2  # the first has a step of its own
+    taken_in = first_tokens_s([0.0] * 5, [100] * 5, send_s=1e-3, intake_s=1e-3, intake_token_s=1e-6)
+    assert len(set(taken_in.tolist())) == 1
+    alone_s = first_tokens_s([0.0], [500], intake_s=0.0)[0]
+    last_s = first_tokens_s([0.0], [500], intake_s=5e-3, intake_token_s=1e-6)[0]
+    assert last_s - alone_s == pytest.approx(5e-3 + 500 * 1e-6)
+
+
+def test_how_the_time_is_cut_does_not_matter_while_requests_are_taken_in() -> None:
+    trace = toy_trace([0.0] * 12, [500] * 12, [9] * 12)
+    engines = [
+        SimulatedEngine(trace, EngineOptions(), toy_table(send_s=2e-4, intake_s=3e-4, intake_token_s=1e-6))
+        for _ in range(2)
+    ]
+    for engine in engines:
+        engine.submit(np.arange(12), trace.arrival_s)
+    for cut_s in np.arange(0.0, 5.0, 0.0003).tolist():
+        engines[0].advance_past_finishes(cut_s)
+    for engine in engines:
+        engine.advance_past_finishes(math.inf)
+    assert engines[0].finished_s.tolist() == engines[1].finished_s.tolist()
+    assert engines[0].energy_j == pytest.approx(engines[1].energy_j)

@@ -1,12 +1,14 @@
 """Laws of what a step costs: non-negative, monotone, split without a rest, and governed at the cap."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from toy_table import TOY_TABLE
 
-from sim.step_cost import SPENT_J, WARMTH, Coefficients, gap_energy, new_state, step_cost
+from sim.step_cost import SLOWNESS, SPENT_J, WARMTH, Coefficients, gap_energy, new_state, step_cost
 from traces.trace import Floats
 
 TOY = TOY_TABLE.coefficients
@@ -245,3 +247,33 @@ def test_a_step_is_outside_the_table_just_above_each_limit(above: Load) -> None:
     limited = TOY._replace(limits=np.array([1000.0, 100.0, 90_000.0, 1e6]))
     assert not step_cost(limited, new_state(), 1, 1000, 1e6, 100, 90_000)[4]
     assert step_cost(limited, new_state(), *above)[4]
+
+
+DECODE: Load = (0, 0, 0.0, 8, 4000)
+PROMPTS: Load = (4, 8000, 8e6, 0, 0)
+
+
+def decode_s_after(c: Coefficients, prompts: int, gap_s: float = 0.0) -> float:
+    """Return how long a decode step takes after steps with prompts and a pause."""
+    state = new_state()
+    for _ in range(prompts):
+        cost(c, PROMPTS, state)
+    gap_energy(c, state, gap_s)
+    return cost(c, DECODE, state)[0]
+
+
+def test_a_step_soon_after_work_above_the_cap_takes_longer() -> None:
+    c = CAPPED._replace(drag=0.5, recovery_s=0.05)
+    at_rest_s = decode_s_after(c, 0)
+    state = new_state()
+    cost(c, PROMPTS, state)
+    assert 0 < state[SLOWNESS] < 1
+    expected_s = at_rest_s + c.drag * state[SLOWNESS] * c.linear_s[0]
+    assert decode_s_after(c, 1) == pytest.approx(expected_s)
+    assert decode_s_after(c, 2) > decode_s_after(c, 1)
+    late_s = [decode_s_after(c, 1, gap_s) - at_rest_s for gap_s in (0.0, 0.05, 0.1)]
+    assert late_s[:-1] == pytest.approx([math.e * late for late in late_s[1:]])
+
+
+def test_without_drag_nothing_is_late() -> None:
+    assert decode_s_after(CAPPED, 3) == decode_s_after(CAPPED, 0)
