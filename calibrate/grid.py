@@ -225,9 +225,12 @@ SCANNED = 128
 SHORTEST = 16
 """Tokens of a scan's shortest prompt, and of any sequence's context."""
 
+ONE_SEQUENCE = Point("decode", batch=1, context_tokens=128)
+"""One sequence that decodes: the shortest steps there are."""
+
 CARD_LOADS = (
     Point("idle"),
-    Point("decode", batch=1, context_tokens=128),
+    ONE_SEQUENCE,
     *(Point("ragged", batch=batch, context_tokens=400) for batch in (4, 16, 64)),
     *(Point("ragged", batch=batch, context_tokens=1200) for batch in (8, 32)),
     *(Point("prefill", chunk_tokens=chunk, streams=2) for chunk in (1024, 4096)),
@@ -245,7 +248,7 @@ GROWTH_TOKENS = 256
 
 QUICK = (
     Point("idle"),
-    Point("decode", batch=1, context_tokens=128),
+    ONE_SEQUENCE,
     Point("decode", batch=16, context_tokens=128),
     Point("decode", batch=16, context_tokens=1024),
     Point("ragged", batch=16, context_tokens=400),

@@ -162,6 +162,17 @@ async def measure_running(
     return await _measure_left(folder, another, running, _read_facts(folder), float("inf"), say)
 
 
+async def measure_again(raw: RawPoint, plan: Plan, running: Running) -> RawPoint:
+    """Measure the load of `raw` once more, in the same session, and return it; nothing is written.
+
+    Raises:
+        ValueError: The engine or the meter fails, or somebody else computes on the GPU.
+    """
+    loader = Loader(running.engine, plan.seed, plan.hold_s)
+    await loader.warm_up()
+    return await _measure_point(raw.point, raw.session, loader, running)
+
+
 async def _measure_left(
     folder: Path,
     plan: Plan,

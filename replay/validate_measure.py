@@ -100,46 +100,48 @@ def measure_turns(turns: Sequence[Turn], rig: "AbstractAsyncContextManager[Rig]"
 async def _measure_turns(
     turns: Sequence[Turn], rig: "AbstractAsyncContextManager[Rig]", terms: Terms
 ) -> tuple[int, bool]:
+    """Measure the card, if asked for, then the turns, then whether the card's pace is still the same."""
+    say("starting the engine")
+    async with rig as running:
+        if terms.card is None:
+            return await _replay_turns(turns, running, terms)
+        from replay.validate_card import check_pace, measure_card
+
+        before = await measure_card(running, terms.card, terms.seed)
+        left, is_interrupted = await _replay_turns(turns, running, terms)
+        if before is not None and left < len(turns) and not is_interrupted:
+            await check_pace(running, terms.card, terms.seed, before)
+        return left, is_interrupted
+
+
+async def _replay_turns(turns: Sequence[Turn], rig: "Rig", terms: Terms) -> tuple[int, bool]:
+    """Measure turns until the time is up; return how many are left, and whether an interrupt ended them."""
     from backends.measured_record import Replay
     from backends.measured_run import measure_replay
     from traces.record_files import write_run
 
-    say("starting the engine")
-    async with rig as running:
-        if terms.card is not None:
-            await _measure_card(running, terms.card, terms.seed)
-        for place, turn in enumerate(turns):
-            policy = turn.case.make_policy(terms.seed)
-            if terms.end_by_s is not None and time.monotonic() + _span_s(turn.trace, policy) > terms.end_by_s:
-                return len(turns) - place, False
-            what = Replay(
-                name=f"{turn.case.name}-{turn.number}-{time.time_ns()}",
-                trace=turn.trace,
-                policy=policy,
-                trace_options=turn.case.selection,
-                seed=terms.seed,
-                costs=terms.costs,
-                policy_name=turn.case.policy,
-                table=terms.table,
-            )
-            measured = await measure_replay(what, running)
-            write_run(measured.run, turn.folder, overwrite=True, attachments=measured.attachments)
-            say(_describe(turn, measured.run))
-            if measured.ending.is_interrupted:
-                return len(turns) - place, True
-            if measured.ending.is_engine_dead:
-                raise ValueError(f"{turn.folder}: the engine died; give the same command again to go on")
+    for place, turn in enumerate(turns):
+        policy = turn.case.make_policy(terms.seed)
+        if terms.end_by_s is not None and time.monotonic() + _span_s(turn.trace, policy) > terms.end_by_s:
+            return len(turns) - place, False
+        what = Replay(
+            name=f"{turn.case.name}-{turn.number}-{time.time_ns()}",
+            trace=turn.trace,
+            policy=policy,
+            trace_options=turn.case.selection,
+            seed=terms.seed,
+            costs=terms.costs,
+            policy_name=turn.case.policy,
+            table=terms.table,
+        )
+        measured = await measure_replay(what, rig)
+        write_run(measured.run, turn.folder, overwrite=True, attachments=measured.attachments)
+        say(_describe(turn, measured.run))
+        if measured.ending.is_interrupted:
+            return len(turns) - place, True
+        if measured.ending.is_engine_dead:
+            raise ValueError(f"{turn.folder}: the engine died; give the same command again to go on")
     return 0, False
-
-
-async def _measure_card(rig: "Rig", folder: Path, seed: int) -> None:
-    """Measure one round of the loads that tell a card and its host from others."""
-    from calibrate.measure import Plan, Running, measure_running
-    from replay.calibrate_gpus import gpu_facts
-
-    assert rig.steps_since is not None
-    running = Running(rig.engine, rig.meter, rig.steps_since, rig.gpus, gpu_facts(rig.gpus))
-    await measure_running(folder, Plan(grid="card", seed=seed), running, say)
 
 
 def _describe(turn: Turn, run: "Run") -> str:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +22,8 @@ from backends.rig import Rig, warm_up
 from backends.step_log import read_steps
 from calibrate import grid
 from calibrate.grid import Point
-from calibrate.raw import read_lines
+from calibrate.raw import RawPoint, read_lines
+from calibrate.windows import windows
 from replay.cases import Case, read_plan
 from replay.main import main
 from sim.table_files import load_table, save_table
@@ -39,6 +40,8 @@ class Lab:
     starts: int = 0
     engine_options: dict[str, Any] = field(default_factory=dict)
     interrupt_at_s: float | None = None
+    step_s: Callable[[int, int], float] = lambda _prefill, _decode: 0.05
+    watch: StillWatch = field(default_factory=StillWatch)
 
     def run(self, main: Coroutine[Any, Any, Any]) -> Any:
         task = self.loop.create_task(main)
@@ -53,13 +56,13 @@ class Lab:
     ) -> AsyncIterator[Rig]:
         self.starts += 1
         log = folder / "steps.bin"
-        engine = StandInEngine(log, lambda _prefill, _decode: 0.05, **self.engine_options)
+        engine = StandInEngine(log, self.step_s, **self.engine_options)
         meter_file = folder / "meter.bin"
         meter = ScriptedMeter(log, self.loop.time, meter_file)
         await engine.start()
         try:
             await warm_up(engine, seed)
-            yield Rig(engine, meter, lambda since_s: read_steps(log, since_s), StillWatch(), meter_file)
+            yield Rig(engine, meter, lambda since_s: read_steps(log, since_s), self.watch, meter_file)
         finally:
             engine.stop()
             await asyncio.sleep(0)
@@ -286,6 +289,115 @@ def test_each_engine_start_adds_a_round_of_card_loads(lab: Lab, monkeypatch: pyt
     assert lab.validate("--plan", plan, "--adapt", "--measure-only").exit_code == 0
     points = read_lines(lab.folder / "out" / "adapted" / "points.jsonl")
     assert [(raw.session, raw.point.repeat) for raw in points] == [(0, 0)] * 3 + [(1, 1)] * 3
+
+
+ADAPT = ("--adapt", "--measure-only")
+
+
+@pytest.fixture
+def paced_lab(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    """Return a lab whose card has the load that tells the pace."""
+    monkeypatch.setattr(grid, "CARD_LOADS", (Point("idle"), grid.ONE_SEQUENCE))
+    return lab
+
+
+def card_points(lab: Lab, file: str) -> list[RawPoint]:
+    """Return the points of a file in the card's folder."""
+    return read_lines(lab.folder / "out" / "adapted" / file)
+
+
+def after_replay(lab: Lab, record: str, before_s: float, after_s: float) -> Callable[[int, int], float]:
+    """Return the time of a step: another one as soon as a record is on disk."""
+    return lambda *_: after_s if (lab.folder / "out" / record / "run.json").exists() else before_s
+
+
+@pytest.mark.parametrize(("after_s", "change"), [(0.05, "+0.0 %"), (0.0496, "-0.8 %"), (0.0504, "+0.8 %")])
+def test_a_pace_that_held_is_said_once_and_is_no_warning(paced_lab: Lab, after_s: float, change: str) -> None:
+    paced_lab.step_s = after_replay(paced_lab, "b/measured-1", 0.05, after_s)
+    result = paced_lab.validate("--plan", paced_lab.plan({"name": "a"}, {"name": "b"}), *ADAPT)
+    assert result.exit_code == 0, result.output
+    took = f"50.00 ms before the replays and {1000 * after_s:.2f} ms after them ({change})"
+    line = f"a step of one sequence took {took}\n"
+    assert result.stderr.count(line) == 1
+    assert "warning" not in result.stderr
+    assert result.stderr.index("b #1") < result.stderr.index(line)
+
+
+@pytest.mark.parametrize(("after_s", "change"), [(0.0494, "-1.2 %"), (0.0506, "+1.2 %")])
+def test_a_pace_that_changed_is_warned_of_and_adapts_nothing(
+    paced_lab: Lab, after_s: float, change: str
+) -> None:
+    paced_lab.step_s = after_replay(paced_lab, "a/measured-1", 0.05, after_s)
+    result = paced_lab.validate("--plan", paced_lab.plan({"name": "a"}), *ADAPT, "--quiet")
+    assert result.exit_code == 0, result.output
+    took = f"50.00 ms before the replays and {1000 * after_s:.2f} ms after them ({change})"
+    assert f"warning: a step of one sequence took {took}; the engine's pace changed: " in result.stderr
+    assert [raw.point.kind for raw in card_points(paced_lab, "points.jsonl")] == ["idle", "decode"]
+    (after,) = card_points(paced_lab, "after.jsonl")
+    assert windows([after])[0].step_s == pytest.approx(after_s)
+
+
+def test_the_pace_is_compared_with_that_of_the_same_engine_start(paced_lab: Lab) -> None:
+    plan = paced_lab.plan({"name": "a"}, {"name": "b"})
+    first = paced_lab.validate("--plan", plan, *ADAPT, "--stop-after", "25")
+    assert not (paced_lab.folder / "out" / "b" / "measured-1").exists()
+    paced_lab.step_s = lambda *_: 0.04
+    second = paced_lab.validate("--plan", plan, *ADAPT)
+    assert "took 50.00 ms before the replays and 50.00 ms after" in first.stderr
+    assert "took 40.00 ms before the replays and 40.00 ms after" in second.stderr
+    assert [(raw.session, raw.point.repeat) for raw in card_points(paced_lab, "after.jsonl")] == [
+        (0, 0),
+        (1, 1),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("how", "exit_code", "ending"),
+    [
+        ({"interrupt_at_s": 40.0}, 130, "interrupted"),
+        ({"engine_options": {"fail_after": 250}}, 2, "the engine died"),
+    ],
+)
+def test_no_pace_is_measured_after_an_interrupt_or_a_death(
+    paced_lab: Lab, how: dict[str, Any], exit_code: int, ending: str
+) -> None:
+    write_trace(toy_trace([0.05 * row for row in range(400)], 16, 2), paced_lab.folder / "many.parquet")
+    for name, value in how.items():
+        setattr(paced_lab, name, value)
+    plan = paced_lab.plan({"name": "a"}, {"name": "b", "trace": "many.parquet"})
+    result = paced_lab.validate("--plan", plan, *ADAPT)
+    assert (result.exit_code, ending in result.stderr) == (exit_code, True), result.stderr
+    assert paced_lab.is_valid("a/measured-1")
+    assert not paced_lab.is_valid("b/measured-1")
+    assert len(card_points(paced_lab, "points.jsonl")) == 2
+    assert card_points(paced_lab, "after.jsonl") == []
+    assert "pace" not in result.stderr
+
+
+def test_no_pace_is_measured_where_no_replay_was(paced_lab: Lab) -> None:
+    result = paced_lab.validate("--plan", paced_lab.plan({"name": "a"}), *ADAPT, "--stop-after", "1")
+    assert "1 replays are left" in result.stderr
+    assert len(card_points(paced_lab, "points.jsonl")) == 2
+    assert card_points(paced_lab, "after.jsonl") == []
+
+
+def test_a_pace_that_cannot_be_measured_loses_no_replay(
+    paced_lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = paced_lab.folder / "out" / "a" / "measured-1" / "run.json"
+    monkeypatch.setattr(paced_lab.watch, "foreign_process_ids", lambda: (7,) if record.exists() else ())
+    result = paced_lab.validate("--plan", paced_lab.plan({"name": "a"}), *ADAPT)
+    assert result.exit_code == 0, result.output
+    assert "warning: the engine's pace after the replays is unknown: process 7 has come" in result.stderr
+    assert paced_lab.is_valid("a/measured-1")
+
+
+def test_a_card_without_that_load_says_nothing_of_the_pace(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grid, "CARD_LOADS", CARD)
+    result = lab.validate("--plan", lab.plan({"name": "a"}), *ADAPT)
+    assert result.exit_code == 0, result.output
+    assert "one sequence" not in result.stderr
+    assert card_points(lab, "after.jsonl") == []
 
 
 def test_a_case_says_what_its_policy_is_told_of_output_lengths(lab: Lab) -> None:
