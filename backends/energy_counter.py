@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.metering import COUNTER_TICK_S
 from traces.record import Power
 from traces.trace import Floats
 
@@ -107,21 +106,6 @@ def integrate_power_j(samples: NDArray[np.void], from_s: float, to_s: float) -> 
         at_w = np.interp(grid_s, time_s, power_w)
         total_j += float(np.sum(np.diff(grid_s) * (at_w[1:] + at_w[:-1]) / 2))
     return total_j if len(gpus) else None
-
-
-def power_error_j(samples: NDArray[np.void], from_s: float, to_s: float) -> float:
-    """Return the standard error of `integrate_power_j`, from how much successive readings differ.
-
-    The sensor tells the power of a moment, about as often as the counter ticks. What stays or drifts from
-    reading to reading is known well, what jumps is not: by half the square of the jump, times the tick.
-    """
-    squares = 0.0
-    for gpu in np.unique(samples["gpu"]):
-        of_gpu = (samples["gpu"] == gpu) & np.isfinite(samples["power_w"])
-        read = samples[of_gpu & (samples["time_s"] > from_s) & (samples["time_s"] < to_s)]
-        jumps_w = np.diff(read["power_w"].astype(np.float64))
-        squares += float(np.sum(jumps_w**2)) / 2
-    return COUNTER_TICK_S * float(np.sqrt(squares))
 
 
 def _ticks(rows: NDArray[np.void]) -> tuple[Floats, Floats]:

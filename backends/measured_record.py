@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.energy_counter import integrate_power_j, power_error_j, read_counter
+from backends.energy_counter import integrate_power_j, read_counter
 from backends.host_energy import between_j
 from backends.live import LiveReplay
 from backends.measured_split import shares_by_table, shares_by_tokens, split_energy
@@ -187,7 +187,6 @@ def _energy(what: Replay, seen: Seen, steps: NDArray[np.void] | None, makespan_s
         integrated_j=integrate_power_j(samples, seen.zero_s, end_s),
         throttle_reasons=int(np.bitwise_or.reduce(inside["throttle_reasons"], initial=0)),
         window_s=makespan_s,
-        integrated_error_j=power_error_j(samples, seen.zero_s, end_s),
     )
     split = None if steps is None else _split(what, seen, steps, makespan_s)
     cpu_j, dram_j = (between_j(samples, kind, seen.zero_s, end_s) for kind in ("cpu_j", "dram_j"))

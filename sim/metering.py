@@ -7,8 +7,6 @@ COUNTER_TICK_S = 0.1
 """The energy counter's tick: a window much longer than this is needed for a figure worth printing."""
 SHORTEST_WINDOW_S = 50 * COUNTER_TICK_S
 COUNTER_TOLERANCE = 0.03
-STANDARD_ERRORS = 4.0
-"""How many of the integrated power's standard errors the counter may be off it, if that is more."""
 INVALIDATING_THROTTLES = {
     0x08: "hardware slowdown",
     0x20: "software thermal slowdown",
@@ -28,7 +26,6 @@ class Metering:
         foreign_process_ids: Processes seen computing on a metered GPU that are not the engine's.
         counter_j: Energy by the counters.
         integrated_j: Energy by integrating instant power, None if that was not read.
-        integrated_error_j: Standard error of that: power is read at moments, and between them it changes.
         throttle_reasons: NVML's clock event reasons seen, bits of all samples together.
         window_s: Length of the metered window.
     """
@@ -40,7 +37,6 @@ class Metering:
     integrated_j: float | None
     throttle_reasons: int
     window_s: float
-    integrated_error_j: float = 0.0
 
 
 def check_metering(metering: Metering, first_number: int) -> Iterator[tuple[int, str]]:
@@ -72,13 +68,10 @@ def _alone_on_the_gpus(metering: Metering) -> Iterator[str]:
 def _counter_and_power_agree(metering: Metering) -> Iterator[str]:
     if metering.integrated_j is None:
         yield "instant power was not read, so the counter is unchecked"
-        return
-    read_within_j = STANDARD_ERRORS * metering.integrated_error_j
-    allowed_j = max(COUNTER_TOLERANCE * metering.counter_j, read_within_j)
-    if not abs(metering.counter_j - metering.integrated_j) <= allowed_j:
+    elif not abs(metering.counter_j - metering.integrated_j) <= COUNTER_TOLERANCE * metering.counter_j:
         yield (
             f"the counter says {metering.counter_j:.6g} J, integrated power {metering.integrated_j:.6g} J; "
-            f"they must agree within {100 * allowed_j / metering.counter_j:.2g} %"
+            f"they must agree within {100 * COUNTER_TOLERANCE:g} %"
         )
 
 

@@ -115,11 +115,7 @@ GUARDS: tuple[tuple[str, Callable[[Run], bool]], ...] = (
     ),
     ("measured: the metered GPUs are the engine's GPUs, by UUID", _is_measured),
     ("measured: no other process computes on them", _is_measured),
-    (
-        "measured: the counter and integrated instant power agree within 3 %, or four standard errors of the "
-        "latter if that is more",
-        _is_measured,
-    ),
+    ("measured: the counter and integrated instant power agree within 3 %", _is_measured),
     (
         "measured: no hardware slowdown, thermal slowdown or power brake; the software power cap is normal "
         "at full load",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from backends.energy_counter import integrate_power_j, power_error_j, read_counter
+from backends.energy_counter import integrate_power_j, read_counter
 from backends.meter import SAMPLE
 from traces.trace import Floats
 
@@ -80,21 +80,3 @@ def test_power_is_integrated_by_trapezoids_between_its_readings() -> None:
 def test_power_that_was_not_read_is_unknown() -> None:
     samples = samples_of(ticking(300.0, 0.1), constant(np.nan), 5.0)
     assert integrate_power_j(samples, 101.0, 103.0) is None
-
-
-def test_a_power_that_jumps_between_its_readings_is_known_with_an_error() -> None:
-    """As large as the means of independent readings scatter: sd / sqrt(readings)."""
-    rng = np.random.default_rng(7)
-    samples = samples_of(ticking(300.0, 0.1), constant(300.0), 50.0)
-    read = np.arange(len(samples)) % 10 == 0
-    samples["power_w"] = np.where(read, rng.normal(300.0, 60.0, len(samples)), np.nan)
-    inside = read & (samples["time_s"] > 101.0) & (samples["time_s"] < 149.0)
-    expected_j = 48.0 * 60.0 / np.sqrt(np.count_nonzero(inside))
-    assert power_error_j(samples, 101.0, 149.0) == pytest.approx(expected_j, rel=0.1)
-
-
-def test_a_power_that_stays_or_drifts_is_known() -> None:
-    steady = samples_of(ticking(300.0, 0.1), constant(300.0), 5.0)
-    assert power_error_j(steady, 101.0, 104.0) == 0.0
-    drifting = samples_of(ticking(300.0, 0.1), lambda at_s: 100.0 * at_s, 5.0)
-    assert power_error_j(drifting, 101.0, 104.0) < 2.0

@@ -120,8 +120,6 @@ def test_a_measured_run_may_differ_from_its_counter_by_two_percent() -> None:
         (10, {"metered_uuids": ()}, "metered no GPU"),
         (11, {"foreign_process_ids": (7, 9)}, "other processes compute on the GPU: 7, 9"),
         (12, {"integrated_j": 2475.0}, "integrated power 2475 J; they must agree within 3 %"),
-        (12, {"integrated_j": 2475.0, "integrated_error_j": 10.0}, "they must agree within 3 %"),
-        (12, {"integrated_j": 2600.0, "integrated_error_j": 36.0}, "they must agree within 6 %"),
         (12, {"integrated_j": NAN}, "must agree within 3 %"),
         (12, {"integrated_j": None}, "instant power was not read"),
         (13, {"throttle_reasons": 0x4 | 0x40}, "the GPU throttled: hardware thermal slowdown"),
@@ -135,11 +133,6 @@ def test_a_guard_on_the_metering_fails_by_its_number(
     (found,) = check(toy_run(kind="measured"), replace(METERING, **changes))
     assert found.startswith(f"guard {number}: ")
     assert reason in found
-
-
-def test_power_that_is_hardly_known_may_be_further_off() -> None:
-    bursts = replace(METERING, integrated_j=2540.0, integrated_error_j=36.0)
-    assert check(toy_run(kind="measured"), bursts) == ()
 
 
 def test_the_docs_list_every_guard() -> None:
