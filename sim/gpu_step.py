@@ -21,7 +21,7 @@ from sim.engine_state import (
 )
 from sim.host_time import launch_s, lead_s
 from sim.scheduler_state import BATCH_SIZE, CONTEXT, ENERGY_J, PREFILL_UNTIL, ROW, SEAT, TOKENS
-from sim.step_cost import SLOWNESS, SPENT_J, WARMTH, gap_energy, step_cost
+from sim.step_cost import gap_energy, step_cost
 
 
 class Load(NamedTuple):
@@ -109,9 +109,7 @@ def stand_by_until(e: Engine, until_s: float, joules: float) -> None:
     e.tally[STANDBY_J] += joules
     e.tally[GPU_END_S] = until_s
     e.tally[NOW_S] = max(e.tally[NOW_S], until_s)
-    e.gpu[SPENT_J] = 0.0
-    e.gpu[WARMTH] = 0.0
-    e.gpu[SLOWNESS] = 0.0
+    e.gpu[:] = 0.0
     note_power(e, end_s, before_j)
 
 

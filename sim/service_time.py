@@ -3,10 +3,8 @@
 from dataclasses import dataclass
 from math import ceil
 
-import numpy as np
-
 from sim.host_time import launch_s, lead_s, process_s
-from sim.step_cost import step_cost
+from sim.step_cost import SPENT_J, new_state, step_cost
 from sim.told_costs import ToldCosts
 
 STEPS_UNDER_WAY = 2
@@ -85,8 +83,9 @@ class ServiceTime:
     def _step_s(self, chunks: int, tokens: int, pairs: float, decoding: int, kv_tokens: int) -> float:
         """Return the GPU's time for a step of any size, the allowance spent."""
         c = self._costs.table.coefficients
-        spent = np.array([c.allowance_j, 1.0, 0.0])
-        return step_cost(c, spent, chunks, tokens, pairs, decoding, kv_tokens)[0]
+        state = new_state()
+        state[SPENT_J] = c.allowance_j
+        return step_cost(c, state, chunks, tokens, pairs, decoding, kv_tokens)[0]
 
 
 def told(times: ServiceTime | None) -> ServiceTime:
