@@ -27,7 +27,8 @@ SLOWNESS = 2
 """Where the state keeps how far the clock is below full, as a fraction, after work above the cap."""
 
 LOWEST_CLOCK = 0.4
-CLOCK_HALVINGS = 30
+CLOCK_ROUNDS = 30
+CLOCK_PRECISION = 1e-12
 
 
 class Coefficients(NamedTuple):
@@ -179,42 +180,47 @@ def under_governor(c: Coefficients, state: Floats, work: Work) -> tuple[float, f
     if excess_j <= 0.0:
         late_s = c.drag * state[SLOWNESS] * c.linear_s[0]
         state[SPENT_J] = max(0.0, state[SPENT_J] + excess_j)
-        settle(c, state, 0.0, seconds)
+        settle(state, c.drag, c.recovery_s, 0.0, seconds)
         return seconds + late_s, joules + c.busy_w * late_s
-    clock = capped_clock(c, work)
+    clock = capped_clock(c.cap_w - c.busy_w, c.gamma, work)
     if excess_j <= left_j:
         state[SPENT_J] += excess_j
-        settle(c, state, (1.0 - clock) * state[SPENT_J] / c.allowance_j, seconds)
+        settle(state, c.drag, c.recovery_s, (1.0 - clock) * state[SPENT_J] / c.allowance_j, seconds)
         return seconds, joules
     uncapped = max(left_j, 0.0) / excess_j
     capped_s = work.fixed_s + work.scaled_s / clock
     capped_j = work.fixed_j + work.scaled_j * clock**c.gamma + c.busy_w * capped_s
     state[SPENT_J] = c.allowance_j
     taken_s = uncapped * seconds + (1.0 - uncapped) * capped_s
-    settle(c, state, 1.0 - clock, taken_s)
+    settle(state, c.drag, c.recovery_s, 1.0 - clock, taken_s)
     return taken_s, uncapped * joules + (1.0 - uncapped) * capped_j
 
 
 @compiled
-def settle(c: Coefficients, state: Floats, slowness: float, seconds: float) -> None:
+def settle(state: Floats, drag: float, recovery_s: float, slowness: float, seconds: float) -> None:
     """Let the clock's distance from full come nearer to `slowness` for `seconds`."""
-    if c.drag > 0.0:
-        state[SLOWNESS] = slowness + (state[SLOWNESS] - slowness) * math.exp(-seconds / c.recovery_s)
+    if drag > 0.0:
+        state[SLOWNESS] = slowness + (state[SLOWNESS] - slowness) * math.exp(-seconds / recovery_s)
 
 
 @compiled
-def capped_clock(c: Coefficients, work: Work) -> float:
-    """Return the fraction of the full clock at which `work` draws `cap_w`, by bisection."""
-    low, high = LOWEST_CLOCK, 1.0
-    for _ in range(CLOCK_HALVINGS):
-        clock = 0.5 * (low + high)
-        seconds = work.fixed_s + work.scaled_s / clock
-        joules = work.fixed_j + work.scaled_j * clock**c.gamma + c.busy_w * seconds
-        if joules > c.cap_w * seconds:
-            high = clock
-        else:
-            low = clock
-    return 0.5 * (low + high)
+def capped_clock(spare_w: float, gamma: float, work: Work) -> float:
+    """Return the fraction of the full clock at which `work`, which draws more at full clock, draws the cap.
+
+    By Newton's rule, from full clock down; LOWEST_CLOCK if even that draws more. `spare_w` is what the cap
+    leaves beside `busy_w`.
+    """
+    clock = 1.0
+    for _ in range(CLOCK_ROUNDS):
+        scaled_j = work.scaled_j * clock**gamma
+        excess_j = work.fixed_j + scaled_j - spare_w * (work.fixed_s + work.scaled_s / clock)
+        slope_j = (gamma * scaled_j + spare_w * work.scaled_s / clock) / clock
+        if slope_j <= 0.0:
+            return LOWEST_CLOCK
+        before, clock = clock, max(clock - excess_j / slope_j, LOWEST_CLOCK)
+        if abs(clock - before) < CLOCK_PRECISION:
+            break
+    return clock
 
 
 @compiled_entry
@@ -225,7 +231,7 @@ def gap_energy(c: Coefficients, state: Floats, gap_s: float) -> float:
     state[WARMTH] *= cooled
     if c.cap_w < np.inf:
         state[SPENT_J] = max(0.0, state[SPENT_J] + joules - c.cap_w * gap_s)
-    settle(c, state, 0.0, gap_s)
+    settle(state, c.drag, c.recovery_s, 0.0, gap_s)
     return float(joules)
 
 

@@ -2,13 +2,25 @@
 
 import math
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from toy_table import TOY_TABLE
 
-from sim.step_cost import SLOWNESS, SPENT_J, WARMTH, Coefficients, gap_energy, new_state, step_cost
+from sim.step_cost import (
+    LOWEST_CLOCK,
+    SLOWNESS,
+    SPENT_J,
+    WARMTH,
+    Coefficients,
+    Work,
+    capped_clock,
+    gap_energy,
+    new_state,
+    step_cost,
+)
 from traces.trace import Floats
 
 TOY = TOY_TABLE.coefficients
@@ -173,6 +185,46 @@ def test_sustained_work_above_the_cap_draws_the_cap() -> None:
         assert joules / seconds == pytest.approx(CAPPED.cap_w, rel=1e-6)
         assert seconds > free_s
         assert joules < free_j
+
+
+@numba.njit  # type: ignore[untyped-decorator]
+def clock_of(c: Coefficients, work: Work) -> float:
+    """Return the capped clock: only compiled functions can call `capped_clock`."""
+    return capped_clock(c.cap_w - c.busy_w, c.gamma, work)
+
+
+def drawn_w(c: Coefficients, work: Work, clock: float) -> float:
+    """Return the power of some work at a fraction of the full clock."""
+    seconds = work.fixed_s + work.scaled_s / clock
+    return float((work.fixed_j + work.scaled_j * clock**c.gamma) / seconds + c.busy_w)
+
+
+works = st.builds(
+    Work, st.floats(1e-3, 0.5), st.floats(1e-6, 0.5), st.floats(0.0, 200.0), st.floats(1e-3, 400.0)
+)
+governed = st.builds(
+    lambda gamma, busy_w: CAPPED._replace(gamma=gamma, busy_w=busy_w),
+    st.floats(1.0, 4.0),
+    st.floats(0.0, 400.0),
+)
+
+
+@given(governed, works, st.floats(LOWEST_CLOCK, 1.0))
+def test_at_the_capped_clock_work_draws_the_cap(c: Coefficients, work: Work, clock: float) -> None:
+    c = c._replace(cap_w=drawn_w(c, work, clock))
+    assume(drawn_w(c, work, 1.0) > c.cap_w)
+    found = clock_of(c, work)
+    assert LOWEST_CLOCK <= found <= 1.0
+    assert drawn_w(c, work, found) == pytest.approx(c.cap_w, rel=1e-9)
+
+
+@given(governed, works, st.floats(0.01, 0.99), st.booleans())
+def test_work_that_draws_more_than_the_cap_even_at_the_lowest_clock_runs_at_it(
+    c: Coefficients, work: Work, share: float, is_fixed: bool
+) -> None:
+    work = work._replace(scaled_s=0.0, scaled_j=0.0, fixed_j=work.fixed_j + 1.0) if is_fixed else work
+    c = c._replace(cap_w=share * drawn_w(c, work, LOWEST_CLOCK))
+    assert clock_of(c, work) == LOWEST_CLOCK
 
 
 def test_the_allowance_is_spent_once_and_earned_back_below_the_cap() -> None:
