@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 
 from backends.host_energy import POWERCAP, domains
+from backends.host_pace import processor_times_s
 from backends.nvml import Gpu, MeterError, open_gpus
 from sim.metering import COUNTER_TICK_S
 from sim.table_files import load_table, shipped
@@ -20,6 +21,8 @@ from sim.table_files import load_table, shipped
 WATCH_S = 1.0
 """How long the energy counters are watched: ten ticks."""
 IMPORT_S = 120.0
+UNEVEN = 1.25
+"""How much longer a loop may take on the slowest processor than on the quickest."""
 
 EXTRAS = (
     ("aiohttp", "openai", "`--backend openai`"),
@@ -48,6 +51,7 @@ class Finding:
 def examine(powercap: Path = POWERCAP) -> Iterator[Finding]:
     """Yield what was found; takes a second a machine with GPUs, and what vLLM's import takes."""
     yield from _gpus()
+    yield from _processors(processor_times_s())
     yield _vllm()
     for package, extra, use in EXTRAS:
         if importlib.util.find_spec(package) is None:
@@ -161,6 +165,21 @@ def _tables(subject: str, gpu: str) -> Finding:
         return Finding(subject, "ok", ", ".join(names))
     finding = f"no cost table that ships was measured on {gpu}"
     return Finding(subject, "warning", finding, "measure one: `replay calibrate` (docs/calibrate.md)")
+
+
+def _processors(times_s: dict[int, float]) -> Iterator[Finding]:
+    if not times_s:
+        return
+    quickest_ms, slowest_ms = 1e3 * min(times_s.values()), 1e3 * max(times_s.values())
+    quickest = f"a loop takes {quickest_ms:.2f} ms on the quickest of {len(times_s)}"
+    finding = f"{quickest}, {slowest_ms:.2f} on the slowest"
+    if slowest_ms <= UNEVEN * quickest_ms:
+        yield Finding("processors", "ok", finding)
+        return
+    advice = (
+        "give the engine cores of its own; steps that wait for the host vary by as much (docs/accuracy.md)"
+    )
+    yield Finding("processors", "warning", finding, advice)
 
 
 def _vllm() -> Finding:

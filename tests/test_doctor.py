@@ -1,6 +1,7 @@
 """The command `replay doctor`: what was scripted of this machine is what it finds."""
 
 import json
+import os
 from pathlib import Path
 from types import ModuleType
 
@@ -9,6 +10,7 @@ from click.testing import CliRunner
 from scripted_nvml import ALL, GPU_IS_LOST, ScriptedNvml
 
 import backends.machine
+from backends.host_pace import BEST_OF, processor_times_s
 from backends.machine import Finding, examine
 from replay.main import main
 
@@ -67,6 +69,45 @@ def test_without_a_gpu_the_text_says_what_is_left_to_do(nvml: ScriptedNvml) -> N
     assert "NVML knows of none -> simulate, or measure on a host" in done.stdout
 
 
+def test_each_processor_is_timed_alone_and_all_are_free_again() -> None:
+    allowed = os.sched_getaffinity(0)
+    slower = iter(range(10_000))
+
+    def loop_s() -> float:
+        (processor,) = os.sched_getaffinity(0)
+        return processor + 1e-3 * next(slower)
+
+    times_s = processor_times_s(loop_s)
+    assert list(times_s) == sorted(allowed)
+    assert [int(time_s) for time_s in times_s.values()] == sorted(allowed)
+    assert len(set(times_s.values())) == len(allowed)
+    assert next(slower) == BEST_OF * len(allowed)
+    assert os.sched_getaffinity(0) == allowed
+
+
+def test_processors_are_free_again_after_a_failure() -> None:
+    allowed = os.sched_getaffinity(0)
+
+    def loop_s() -> float:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        processor_times_s(loop_s)
+    assert os.sched_getaffinity(0) == allowed
+
+
+@pytest.mark.parametrize(("slowest_s", "state"), [(0.0024, "ok"), (0.0026, "warning")])
+@pytest.mark.usefixtures("no_gpu")
+def test_processors_that_differ_by_more_than_a_quarter_are_doubted(
+    slowest_s: float, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backends.machine, "processor_times_s", lambda: {0: 0.002, 1: slowest_s, 5: 0.002})
+    (found,) = (finding for finding in examine() if finding.subject == "processors")
+    assert found.state == state
+    assert found.finding == f"a loop takes 2.00 ms on the quickest of 3, {1e3 * slowest_s:.2f} on the slowest"
+    assert (found.advice is None) == (state == "ok")
+
+
 @pytest.fixture
 def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends.machine, "_gpus", lambda: iter(()))
@@ -107,7 +148,7 @@ def test_vllm_is_imported_to_see_whether_it_can_be(
     (tmp_path / "vllm.py").write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    found = next(iter(examine(tmp_path)))
+    (found,) = (finding for finding in examine(tmp_path) if finding.subject == "vLLM")
     assert (found.subject, found.state, found.finding) == ("vLLM", state, finding)
 
 
