@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.step_log import STEP
-from sim.step_cost import Coefficients, new_state, step_cost
+from sim.step_cost import Coefficients, logged_longest, new_state, step_cost
 from traces.record import EnergySplit, Power, Run
 from traces.trace import Floats
 
@@ -50,6 +50,7 @@ def shares_by_table(steps: NDArray[np.void], costs: Coefficients) -> StepShares:
             float(step["prefill_pairs"]),
             int(step["decode_seqs"]),
             int(step["kv_tokens"]),
+            int(step["longest_tokens"]),
         )
         weight[row] = (prefill_j + decode_j) / seconds
         prefill_fraction[row] = prefill_j / (prefill_j + decode_j)
@@ -75,6 +76,7 @@ def split_by_table(run: Run, steps: Mapping[str, Any], costs: Coefficients) -> R
             f"give --table to the replay, not here"
         )
     rows = np.zeros(len(steps["done_s"]), dtype=STEP)
+    steps = {**steps, "longest_tokens": logged_longest(steps)}
     for name in STEP.names or ():
         rows[name] = steps[name]
     split = split_energy(run.power, rows, run.meta.idle_w, shares_by_table(rows, costs))

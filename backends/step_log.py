@@ -14,6 +14,7 @@ STEP = np.dtype(
         ("prefill_pairs", "f8"),
         ("decode_seqs", "i4"),
         ("kv_tokens", "i8"),
+        ("longest_tokens", "i8"),
         ("running", "i4"),
         ("waiting", "i4"),
         ("free_blocks", "i4"),

@@ -80,7 +80,7 @@ class TwinExecutor(Executor):  # type: ignore[misc]
             self._forget(scheduler_output)
             return _done(EMPTY_MODEL_RUNNER_OUTPUT) if non_block else EMPTY_MODEL_RUNNER_OUTPUT
         row = scheduler_output.replay_row
-        launch = self._gpu.launch(Load(*row[2:7]), decided_s=row[0], now_s=time.monotonic())
+        launch = self._gpu.launch(Load(*row[2:8]), decided_s=row[0], now_s=time.monotonic())
         self._output = OutputAt(launch.output_s, self._sample(scheduler_output))
         self._forget(scheduler_output)
         wait_until(launch.launched_s)

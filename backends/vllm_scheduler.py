@@ -22,7 +22,7 @@ class RecordingScheduler(AsyncScheduler):  # type: ignore[misc]
         """Return the parent's decision, having noted its content."""
         now_s = time.monotonic()
         output = super().schedule(*args, **kwargs)
-        chunks = prefill_tokens = decode_seqs = kv_tokens = 0
+        chunks = prefill_tokens = decode_seqs = kv_tokens = longest_tokens = 0
         prefill_pairs = 0.0
         for request_id, tokens in output.num_scheduled_tokens.items():
             request = self.requests[request_id]
@@ -30,6 +30,7 @@ class RecordingScheduler(AsyncScheduler):  # type: ignore[misc]
             if end > request.num_prompt_tokens and tokens == 1:
                 decode_seqs += 1
                 kv_tokens += end
+                longest_tokens = max(longest_tokens, end)
             else:
                 chunks += 1
                 prefill_tokens += tokens
@@ -42,6 +43,7 @@ class RecordingScheduler(AsyncScheduler):  # type: ignore[misc]
             prefill_pairs,
             decode_seqs,
             kv_tokens,
+            longest_tokens,
             len(self.running),
             len(self.waiting),
             self.kv_cache_manager.block_pool.get_num_free_blocks(),

@@ -40,6 +40,33 @@ MOST_STEPS = 80
 
 
 @dataclass(frozen=True, slots=True)
+class Sessions:
+    """What tells the sessions of a calibration apart.
+
+    Attributes:
+        cards: The card that each was measured on, by its number.
+        ascending: Those that sent batches of unequal contexts in ascending order, see `calibrate.loads`.
+    """
+
+    cards: dict[str, str]
+    ascending: tuple[int, ...]
+
+    def numbers(self, model: Model, log_values: Floats) -> Callable[[Window], tuple[Coefficients, HostTime]]:
+        """Return what gives the model's numbers for a window: those of its card and of its batch's order."""
+        built = {
+            (card, is_ascending): model.build(log_values, card, is_ascending)
+            for card in (None, *model.cards)
+            for is_ascending in {False, bool(self.ascending)}
+        }
+
+        def numbers_of(window: Window) -> tuple[Coefficients, HostTime]:
+            card = self.cards.get(str(window.session)) if model.cards else None
+            return built[card, window.session in self.ascending and window.point.is_unequal]
+
+        return numbers_of
+
+
+@dataclass(frozen=True, slots=True)
 class Residual:
     """A window, measured and as the fitted model replays it.
 
@@ -97,26 +124,28 @@ def fit(points: list[RawPoint], facts: dict[str, Any], say: Callable[[str], None
     missing = [kind for kind in NEEDED if kind not in {raw.point.kind for raw in points}]
     if missing:
         raise ValueError(f"no {missing[0]} point is there; a fit needs one: let calibrate finish its grid")
-    everything = windows(points)
-    measured = _as_in_service(everything)
-    cards: dict[str, str] = facts.get("session_cards", {})
+    measured = windows(points)
+    sessions = Sessions(facts.get("session_cards", {}), tuple(facts.get("ascending_sessions", ())))
     idle_w, idle_spread_w = idle_power_w(points)
     padded = padding(facts["engine"].get("cudagraph_capture_sizes", []))
     host = read_host(points, len(padded) - 1)
     way_s = (host.submit_s, host.submit_token_s, host.send_s, host.deliver_s)
     intake_s = (host.intake_s, host.intake_token_s)
-    known = Known(idle_w, _limits(everything), padded, *way_s, *intake_s)
-    limit_w = facts["gpu"]["power_limit_w"] * facts["gpu"]["gpus"]
-    model = guess_model(measured, host, known, limit_w, tuple(sorted(set(cards.values()))))
-    log_values = _least_squares(model, measured, cards, say)
-    built = {card: model.build(log_values, card) for card in (None, *model.cards)}
-    coefficients, host_time = built[None]
+    known = Known(idle_w, _limits(measured), padded, *way_s, *intake_s)
+    gpus = facts["gpu"]["gpus"]
+    cards = tuple(sorted(set(sessions.cards.values())))
+    model = guess_model(
+        measured, host, known, facts["gpu"]["power_limit_w"] * gpus, gpus, cards, bool(sessions.ascending)
+    )
+    log_values = _least_squares(model, measured, sessions, say)
+    coefficients, host_time = model.build(log_values)
+    numbers_of = sessions.numbers(model, log_values)
     of_mean_card = tuple(residual_of(coefficients, host_time, window) for window in measured)
     return Fit(
         coefficients=coefficients,
         host=host_time,
         parameters=dict(zip(model.names, np.exp(log_values).tolist(), strict=True)),
-        residuals=tuple(residual_of(*built[_card_of(window, model, cards)], window) for window in measured),
+        residuals=tuple(residual_of(*numbers_of(window), window) for window in measured),
         idle_spread_w=idle_spread_w,
         spread=spread_of(of_mean_card, idle_spread_w / idle_w),
     )
@@ -185,29 +214,12 @@ def _limits(measured: list[Window]) -> Floats:
     return np.asarray(np.array(largest) * [1.0, 1.0, KV_REACH, 1.0], dtype=np.float64)
 
 
-def _as_in_service(measured: list[Window]) -> list[Window]:
-    """Return the windows without batches of equal contexts, as far as batches of unequal ones were measured.
-
-    In service contexts are unequal, and decode attention then takes longer than the KV tokens alone tell.
-    """
-    most = max((window.point.batch for window in measured if window.point.kind == "ragged"), default=1)
-    return [w for w in measured if w.point.kind != "decode" or w.point.batch == 1 or w.point.batch > most]
-
-
-def _card_of(window: Window, model: Model, cards: dict[str, str]) -> str | None:
-    return cards.get(str(window.session)) if model.cards else None
-
-
 def _least_squares(
-    model: Model, measured: list[Window], cards: dict[str, str], say: Callable[[str], None]
+    model: Model, measured: list[Window], sessions: Sessions, say: Callable[[str], None]
 ) -> Floats:
     def all_residuals(log_values: Floats) -> Floats:
-        built = {card: model.build(log_values, card) for card in (None, *model.cards)}
-        errors = [
-            error
-            for window in measured
-            for error in errors_of(*built[_card_of(window, model, cards)], window)
-        ]
+        numbers_of = sessions.numbers(model, log_values)
+        errors = [error for window in measured for error in errors_of(*numbers_of(window), window)]
         return np.concatenate([errors, model.prior_residuals(log_values)])
 
     rng = np.random.default_rng(0)

@@ -48,6 +48,11 @@ class Point:
         return self.kind == "mixed" and self.gap_s > 0
 
     @property
+    def is_unequal(self) -> bool:
+        """Whether the contexts of the decoding batch differ."""
+        return self.batch > 1 and (self.kind in ("ragged", "scan") or self.is_mixed_at_random)
+
+    @property
     def comes_at_random(self) -> bool:
         """Whether prompts come without regard to the engine's steps, as in service."""
         return self.kind in ("open", "scan") or self.is_mixed_at_random
@@ -176,7 +181,8 @@ LARGE = (
 )
 """Batches that fill the KV cache, alone and beside prompts that fill the step: what offline work runs at."""
 
-STANDARD_DECODE = {128: (1, 320, 384, 448, 480, 512, 640), 1024: (1,), 4096: (1,), 16384: (1,)}
+STANDARD_DECODE = {128: (1, 320, 384, 448, 480, 512, 640), 1024: (1, 64, 256), 4096: (1, 48), 16384: (1,)}
+"""Batches of equal contexts: their KV tokens without a longest context."""
 
 STANDARD_TRICKLE = (
     *(Point("trickle", chunk_tokens=256, output_tokens=16, gap_s=gap_s) for gap_s in (0.0, 0.06, 0.5)),
@@ -350,8 +356,7 @@ def contexts(point: Point) -> list[int]:
 
     They are unequal in ragged loads, in scans, and in mixed loads whose prompts come at random times.
     """
-    is_ragged = point.kind in ("ragged", "scan") or point.is_mixed_at_random
-    if not is_ragged or not point.batch:
+    if not point.is_unequal:
         return [point.context_tokens] * point.batch
     normal = NormalDist()
     weights = [exp(RAGGEDNESS * normal.inv_cdf((i + 0.5) / point.batch)) for i in range(point.batch)]

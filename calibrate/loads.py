@@ -195,10 +195,15 @@ class Loader:
         return prompt_tokens, min(drawn, 8 * point.output_tokens)
 
     def _decoding(self, point: Point, ready: list[asyncio.Event]) -> list[asyncio.Task[None]]:
-        """Start the sequences of a batch that decodes; each tells when it has begun."""
+        """Start the sequences of a batch that decodes, in random order; each tells when it has begun.
+
+        Attention walks through a batch in this order and ends the later the later the longest contexts come:
+        in ascending order decode steps took up to 9 % longer.
+        """
+        tokens = contexts(point)
         return [
-            asyncio.create_task(self._decode(self._context(index, tokens), ready[index]))
-            for index, tokens in enumerate(contexts(point))
+            asyncio.create_task(self._decode(self._context(index, tokens[index]), ready[index]))
+            for index in np.random.default_rng(point.repeat).permutation(point.batch).tolist()
         ]
 
     async def _decode(self, prompt: list[int], ready: asyncio.Event) -> None:

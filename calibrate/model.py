@@ -42,6 +42,18 @@ SMOOTH = {"s": 0.15, "j": 0.25}
 """How far another knot may reasonably lie off the line between its neighbours, as a logarithm."""
 
 
+LONGEST = 1.75
+"""Seconds for each token of the longest context, in those of a KV token: the blocks that read one context are
+few, and so each of them reads for longer. This and the next two are what a fit to Llama-3.1-8B in bfloat16 on
+one H200 gives, whose batches were measured in all orders and with equal contexts too (docs/design.md)."""
+
+MOST_ALONE = 0.055
+"""Share of a step's KV tokens beyond which attention splits a context, on one GPU with eight heads of KV."""
+
+ASCENDING = 2.6
+"""How much more the longest context costs where a batch decodes in ascending order of contexts."""
+
+
 @dataclass(frozen=True, slots=True)
 class Known:
     """What is not fitted.
@@ -84,8 +96,16 @@ class Model:
     known: Known
     cards: tuple[str, ...] = ()
 
-    def build(self, log_values: Floats, card: str | None = None) -> tuple[Coefficients, HostTime]:
-        """Return the numbers that the engine takes, for one of the measured cards or for their mean."""
+    def build(
+        self, log_values: Floats, card: str | None = None, is_ascending: bool = False
+    ) -> tuple[Coefficients, HostTime]:
+        """Return the numbers that the engine takes, for one of the measured cards or for their mean.
+
+        Args:
+            log_values: The parameters' logarithms, shape (parameters,).
+            card: One of `cards`, None for their mean.
+            is_ascending: Whether the batch decodes in ascending order of contexts.
+        """
         p = dict(zip(self.names, np.exp(log_values).tolist(), strict=True))
         decode_knots, decode_s = self._curve(p, "decode_s")
         prompt_knots, prompt_s = self._curve(p, "prompt_s")
@@ -103,6 +123,8 @@ class Model:
             limits=self.known.limits,
             idle_w=self.known.idle_w,
             per_kv_mixed=np.array([p["kv_mixed_s"], p["kv_mixed_j"]]),
+            per_longest=p["kv_s"] * p["longest"] * (p["ascending"] if is_ascending else 1.0),
+            most_alone=p["most_alone"],
             padded=self.known.padded,
             busy_w=p["busy_w"],
             cap_w=p["cap_w"],
@@ -164,9 +186,23 @@ def _bends(knots: Floats, at_knots: Floats, width: float) -> list[float]:
 
 
 def guess_model(
-    measured: list[Window], host: HostReadings, known: Known, power_limit_w: float, cards: tuple[str, ...]
+    measured: list[Window],
+    host: HostReadings,
+    known: Known,
+    power_limit_w: float,
+    gpus: int,
+    cards: tuple[str, ...],
+    has_ascending: bool,
 ) -> Model:
     """Return the model with guesses read from the windows.
+
+    Args:
+        measured: The windows.
+        host, known: What was read from them.
+        power_limit_w: Of all GPUs.
+        gpus: How many share each step.
+        cards: Those that the windows were measured on.
+        has_ascending: Whether some were measured with batches in ascending order of contexts.
 
     Raises:
         ValueError: There is no decode or no prefill window to read them from.
@@ -211,6 +247,8 @@ def guess_model(
         "kv_j": (kv_j, 0.7),
         "kv_mixed_s": (0.5 * kv_s, 1.5),
         "kv_mixed_j": (0.5 * kv_j, 1.5),
+        "longest": (LONGEST * gpus, 0.15),
+        "most_alone": (MOST_ALONE / gpus, 0.2),
         "busy_w": (busy_w, 0.2),
         "cap_w": (cap_w, 0.02),
         "gamma": (2.0, 0.3),
@@ -231,6 +269,8 @@ def guess_model(
         "wake_s": (5e-4, 0.5),
         "wake_after_s": (0.05, 0.2),
     }
+    if has_ascending:
+        parameters["ascending"] = (ASCENDING, 0.15)
     several = cards if len(cards) > 1 else ()
     parameters |= {kind + card: (1.0, width) for kind, width in CARD_WIDTHS.items() for card in several}
     return Model(

@@ -19,6 +19,7 @@ STEP_COLUMNS = (
     "prefill_pairs",
     "decode_seqs",
     "kv_tokens",
+    "longest_tokens",
     "running",
     "waiting",
     "free_blocks",
@@ -119,14 +120,18 @@ def to_json(raw: RawPoint) -> dict[str, Any]:
 
 
 def from_json(values: dict[str, Any]) -> RawPoint:
-    """Return the point that `to_json` wrote."""
+    """Return the point that `to_json` wrote; a column of steps that it has not got may be None."""
     return RawPoint(
         point=Point(**values["point"]),
         session=values["session"],
         began_at=values["began_at"],
         window_s=(values["window_s"][0], values["window_s"][1]),
         end_s=values["end_s"],
-        steps={name: np.array(column, dtype=np.float64) for name, column in values["steps"].items()},
+        steps={
+            name: np.array(column, dtype=np.float64)
+            for name, column in values["steps"].items()
+            if column is not None
+        },
         counter=np.array(values["counter"], dtype=np.float64).reshape(-1, 2),
         power=np.array(values["power"], dtype=np.float64).reshape(-1, 2),
         requests=np.array(values["requests"], dtype=np.float64).reshape(-1, 3),

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sim.compiled import compiled_entry
 from sim.host_time import HostTime, launch_s, lead_s, process_s, woken_s
-from sim.step_cost import Coefficients, gap_energy, new_state, step_cost
+from sim.step_cost import Coefficients, gap_energy, logged_longest, new_state, step_cost
 from traces.trace import Floats, Ints
 
 
@@ -26,6 +26,7 @@ class Steps(NamedTuple):
     prefill_pairs: Floats
     decode_seqs: Ints
     kv_tokens: Ints
+    longest_tokens: Ints
 
 
 class Replayed(NamedTuple):
@@ -56,6 +57,7 @@ def steps_of(columns: Mapping[str, NDArray[Any]]) -> Steps:
         prefill_pairs=np.asarray(columns["prefill_pairs"], np.float64),
         decode_seqs=np.asarray(columns["decode_seqs"], np.int64),
         kv_tokens=np.asarray(columns["kv_tokens"], np.int64),
+        longest_tokens=logged_longest(columns),
     )
 
 
@@ -104,6 +106,7 @@ def _replay_into(
             steps.prefill_pairs[k],
             seqs,
             steps.kv_tokens[k],
+            steps.longest_tokens[k],
             launched_s[k] - begin_s[k],
         )
         joules += prefill_j + decode_j

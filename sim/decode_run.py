@@ -72,7 +72,7 @@ def run_decodes(e: Engine, open_until_s: float) -> int:
     """
     s = e.scheduler
     most = longest_run(s)
-    kv_tokens = kv_tokens_of_next_step(s)
+    kv_tokens, longest_tokens = kv_tokens_of_next_step(s)
     find_crossings(s)
     before_s = min(open_until_s, next_input_s(e))
     running = s.number[RUNNING]
@@ -83,7 +83,7 @@ def run_decodes(e: Engine, open_until_s: float) -> int:
             break
         begin_step(s)
         decided_s = e.tally[NOW_S]
-        load = Load(0, 0, 0.0, running, kv_tokens)
+        load = Load(0, 0, 0.0, running, kv_tokens, longest_tokens)
         _, decode_j, kv_j = run_on_gpu(e, load)
         each_j += (decode_j - kv_j) / running
         kv_token_j += kv_j / kv_tokens
@@ -91,6 +91,7 @@ def run_decodes(e: Engine, open_until_s: float) -> int:
         tell_run_step(e, decided_s, load, steps)
         wait_for_oldest(e)
         kv_tokens += running
+        longest_tokens += 1
         steps += 1
     update_requests(e, steps, Shares(each_j, kv_token_j, growth_j))
     return steps
@@ -109,12 +110,18 @@ def longest_run(s: Scheduler) -> int:
 
 
 @compiled
-def kv_tokens_of_next_step(s: Scheduler) -> int:
-    """Return the KV tokens that the running requests read in the next step, the new ones included."""
-    kv_tokens = 0
+def kv_tokens_of_next_step(s: Scheduler) -> tuple[int, int]:
+    """Return the KV tokens that the running requests read in the next step, the new ones included.
+
+    Returns:
+        Their sum, and those of the request with the most.
+    """
+    kv_tokens = longest_tokens = 0
     for place in range(s.number[RUNNING]):
-        kv_tokens += s.seats[s.seating[ORDER, place], COMPUTED] + 1
-    return kv_tokens
+        tokens = s.seats[s.seating[ORDER, place], COMPUTED] + 1
+        kv_tokens += tokens
+        longest_tokens = max(longest_tokens, tokens)
+    return kv_tokens, longest_tokens
 
 
 @compiled

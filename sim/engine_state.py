@@ -50,6 +50,7 @@ STEP_COLUMNS = (
     "prefill_tokens",
     "decode_seqs",
     "kv_tokens",
+    "longest_tokens",
     "free_blocks",
     "running",
     "waiting",

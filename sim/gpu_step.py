@@ -32,6 +32,7 @@ class Load(NamedTuple):
     prefill_pairs: float
     decode_seqs: int
     kv_tokens: int
+    longest_tokens: int
 
 
 @compiled
@@ -41,7 +42,7 @@ def load_of_batch(e: Engine) -> Load:
     Who still computes its prompt, or recomputes after a preemption, is a chunk; the others decode.
     """
     batch, seats = e.scheduler.batch, e.scheduler.seats
-    chunks = prefill_tokens = doubled_pairs = decode_seqs = kv_tokens = 0
+    chunks = prefill_tokens = doubled_pairs = decode_seqs = kv_tokens = longest_tokens = 0
     for entry in range(e.scheduler.number[BATCH_SIZE]):
         tokens, context = batch[entry, TOKENS], batch[entry, CONTEXT]
         if context < seats[batch[entry, SEAT], PREFILL_UNTIL]:
@@ -51,7 +52,8 @@ def load_of_batch(e: Engine) -> Load:
         else:
             decode_seqs += 1
             kv_tokens += context + 1
-    return Load(chunks, prefill_tokens, 0.5 * doubled_pairs, decode_seqs, kv_tokens)
+            longest_tokens = max(longest_tokens, context + 1)
+    return Load(chunks, prefill_tokens, 0.5 * doubled_pairs, decode_seqs, kv_tokens, longest_tokens)
 
 
 @compiled
@@ -76,6 +78,7 @@ def run_on_gpu(e: Engine, load: Load) -> tuple[float, float, float]:
         load.prefill_pairs,
         load.decode_seqs,
         load.kv_tokens,
+        load.longest_tokens,
         e.tally[NOW_S] - start_s,
     )
     before_j = total_j(e)

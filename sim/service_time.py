@@ -52,7 +52,7 @@ class ServiceTime:
     def output_token_s(self, running: int, tokens_each: int) -> float:
         """Return the time of a step in which `running` requests of so many tokens decode, at least one."""
         seqs = min(ceil(running / self._costs.replicas), self._costs.options.max_num_seqs)
-        return self._step_s(0, 0, 0.0, seqs, seqs * tokens_each)
+        return self._step_s(0, 0, 0.0, seqs, tokens_each)
 
     def first_tokens_s(self, prompts: Prompts, running: int, tokens_each: int) -> float:
         """Return the time from the release of some prompts to the last of their first tokens.
@@ -67,12 +67,11 @@ class ServiceTime:
         share = count / prompts.count
         tokens = ceil(prompts.tokens * share)
         decoding = min(ceil(running / self._costs.replicas) + count - 1, options.max_num_seqs - 1)
-        kv_tokens = decoding * tokens_each
         budget = max(options.max_num_batched_tokens - decoding, 1)
         steps = ceil(tokens / budget)
-        gpu_s = self._step_s(count + steps - 1, tokens, prompts.pairs * share, decoding, kv_tokens)
+        gpu_s = self._step_s(count + steps - 1, tokens, prompts.pairs * share, decoding, tokens_each)
         if running:
-            gpu_s += (steps - 1 + STEPS_UNDER_WAY) * self._step_s(0, 0, 0.0, decoding, kv_tokens)
+            gpu_s += (steps - 1 + STEPS_UNDER_WAY) * self._step_s(0, 0, 0.0, decoding, tokens_each)
         launched_s = steps * launch_s(h, count, min(tokens, budget), decoding)
         sent_s = h.submit_s + h.submit_token_s * tokens + h.send_s * prompts.count
         taken_in_s = h.intake_s * count + h.intake_token_s * tokens
@@ -80,12 +79,12 @@ class ServiceTime:
         seen_s = h.output_s + process_s(h, count + decoding) + h.deliver_s
         return sent_s + taken_in_s + begun_s + max(gpu_s, launched_s) + seen_s
 
-    def _step_s(self, chunks: int, tokens: int, pairs: float, decoding: int, kv_tokens: int) -> float:
-        """Return the GPU's time for a step of any size, the allowance spent."""
+    def _step_s(self, chunks: int, tokens: int, pairs: float, decoding: int, tokens_each: int) -> float:
+        """Return the GPU's time for a step of any size, all contexts equal, the allowance spent."""
         c = self._costs.table.coefficients
         state = new_state()
         state[SPENT_J] = c.allowance_j
-        return step_cost(c, state, chunks, tokens, pairs, decoding, kv_tokens)[0]
+        return step_cost(c, state, chunks, tokens, pairs, decoding, decoding * tokens_each, tokens_each)[0]
 
 
 def told(times: ServiceTime | None) -> ServiceTime:

@@ -10,7 +10,8 @@ power falls to `idle_w` with the time constant `tail_s`.
 """
 
 import math
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -48,6 +49,10 @@ class Coefficients(NamedTuple):
         per_kv: For each KV token read in decode, fixed.
         per_kv_mixed: For each KV token on top of that, if prompts are in the step too, fixed: one attention
             kernel then serves both, which suits decode less.
+        per_longest: Seconds for each KV token of the longest context that decodes, fixed: the others' are
+            read by then, and few blocks of the GPU still work.
+        most_alone: Share of the step's KV tokens beyond which attention splits a context among blocks, so
+            that no more of it counts as longest.
         padded: Tokens that a step of i tokens is padded to by CUDA graphs, shape (largest graph + 1,).
         limits: Largest measured prefill tokens, decode sequences, KV tokens and pairs of a step, shape (4,).
         idle_w: Power without work, all GPUs, model loaded.
@@ -73,6 +78,8 @@ class Coefficients(NamedTuple):
     limits: Floats
     idle_w: float
     per_kv_mixed: Floats = np.zeros(2)
+    per_longest: float = 0.0
+    most_alone: float = 1.0
     padded: Ints = np.zeros(0, np.int64)
     busy_w: float = 0.0
     cap_w: float = np.inf
@@ -98,6 +105,13 @@ def new_state() -> Floats:
     return np.zeros(3)
 
 
+def logged_longest(log: Mapping[str, Any]) -> Ints:
+    """Return the `longest_tokens` of each step of a log; one from before they were kept gives the mean."""
+    if "longest_tokens" in log:
+        return np.asarray(log["longest_tokens"], np.int64)
+    return np.asarray(log["kv_tokens"] // np.maximum(log["decode_seqs"], 1), np.int64)
+
+
 @compiled_entry
 def step_cost(
     c: Coefficients,
@@ -107,6 +121,7 @@ def step_cost(
     prefill_pairs: float,
     decode_seqs: int,
     kv_tokens: int,
+    longest_tokens: int,
     at_least_s: float = 0.0,
 ) -> tuple[float, float, float, float, bool]:
     """Return seconds, prefill joules, decode joules, the part of these read as KV, and whether unmeasured.
@@ -122,11 +137,13 @@ def step_cost(
         prefill_pairs: Query-key pairs of all chunks: tokens * (context before + (tokens + 1) / 2), summed.
         decode_seqs: Sequences that generate one token.
         kv_tokens: Tokens of KV they read, the new one included, summed.
+        longest_tokens: Tokens of KV that the one with the most of them reads.
         at_least_s: The GPU is held that long, as its kernels are not launched faster; it waits at `busy_w`.
     """
     tokens = prefill_tokens + decode_seqs
     padded = float(c.padded[tokens]) if tokens < len(c.padded) else float(tokens)
     kv_s, kv_j = c.per_kv[0] * kv_tokens, c.per_kv[1] * kv_tokens
+    kv_s += c.per_longest * min(float(longest_tokens), c.most_alone * kv_tokens)
     if prefill_tokens == 0:
         place = interval(padded, c.knots)
         linear_s = between(padded, place, c.knots, c.linear_s)

@@ -88,8 +88,9 @@ def tell_load(e: Engine, decided_s: float, load: Load) -> None:
     step[1] = decided_s if is_empty else e.tally[GPU_START_S]
     step[2] = decided_s if is_empty else e.tally[GPU_END_S]
     step[3], step[4], step[5], step[6] = load.chunks, load.prefill_tokens, load.decode_seqs, load.kv_tokens
+    step[7] = load.longest_tokens
     count = e.scheduler.number
-    step[7], step[8], step[9] = count[FREE_BLOCKS], count[RUNNING], count[WAITING]
+    step[8], step[9], step[10] = count[FREE_BLOCKS], count[RUNNING], count[WAITING]
 
 
 @compiled

@@ -17,7 +17,7 @@ from traces.whole_files import whole_file
 DEFAULT = "h200-llama-3.1-8b-bf16"
 """The table used when none is named."""
 
-FORMAT = 3
+FORMAT = 4
 TABLE_FILE = "table.json"
 STATES = ("sleep-1", "sleep-2", "off")
 SCALARS = ("gpus", "power_limit_w", "bare_idle_w")

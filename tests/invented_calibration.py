@@ -31,6 +31,8 @@ COEFFICIENTS = Coefficients(
     per_seq=np.array([8e-6, 9e-4]),
     per_kv=np.array([4e-8, 1.5e-5]),
     per_kv_mixed=np.array([1.5e-8, 6e-6]),
+    per_longest=8e-8,
+    most_alone=0.06,
     limits=np.array([2048.0, 96.0, 150_000.0, 3e6]),
     idle_w=IDLE_W,
     padded=np.array([min(size for size in GRAPHS if size >= i) for i in range(GRAPHS[-1] + 1)]),
@@ -75,7 +77,10 @@ FACTS: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What a step holds, and how long the engine had waited for it, None if it was decided during another."""
+    """What a step holds, and how long the engine had waited for it, None if it was decided during another.
+
+    The longest context is `unequal` times as long as their mean.
+    """
 
     chunks: int
     prefill_tokens: int
@@ -83,6 +88,12 @@ class Load:
     decode_seqs: int
     kv_tokens: int
     waited_s: float | None = None
+    unequal: float = 1.0
+
+    @property
+    def longest_tokens(self) -> int:
+        """Tokens of the longest context that decodes."""
+        return round(self.unequal * self.kv_tokens / max(self.decode_seqs, 1))
 
     @property
     def prefill_pairs(self) -> float:
@@ -97,19 +108,21 @@ Described = tuple[str, dict[str, Any], list[Load]]
 
 def calibration(c: Coefficients = COEFFICIENTS, h: HostTime = HOST) -> list[RawPoint]:
     """Return points of every kind, measured exactly as the model has it with these numbers."""
-    loads = [*_decodes(), *_prefills(), *_mixed(), *_trickles(), *_bursts(), *_scans()]
+    loads = [*_decodes(), *_prefills(), *_mixed(), *_mixed_at_random(), *_trickles(), *_bursts(), *_scans()]
     return [_idle_point(), *(_point(*load, c, h) for load in loads)]
 
 
 def held_out() -> list[RawPoint]:
     """Return points of loads that are not in `calibration`, measured exactly as the model has it."""
     decode = [Load(0, 0, 0, 24, 24 * (2000 + i)) for i in range(50)]
+    ragged = [Load(0, 0, 0, 48, 48 * (1500 + i), None, 2.2) for i in range(50)]
     short = [Load(1, 96, 0, 0, 0, 0.004 if i % 3 == 0 else None) for i in range(50)]
     long = [Load(2, 1500, 1000, 0, 0) for _ in range(50)]
     mixed = [Load(i % 2, 700 * (i % 2), 0, 20, 20 * 800) for i in range(60)]
     request = [Load(1, 400, 0, 0, 0, 0.1), *(Load(0, 0, 0, 1, 400 + i) for i in range(1, 5))]
     return [
         _point("decode", {"batch": 24, "context_tokens": 2000}, decode),
+        _point("ragged", {"batch": 48, "context_tokens": 1500}, ragged),
         _point("prefill", {"chunk_tokens": 96, "streams": 2}, short),
         _point("prefill", {"chunk_tokens": 750, "context_tokens": 1000, "streams": 4}, long),
         _point("mixed", {"batch": 20, "context_tokens": 800, "chunk_tokens": 700, "streams": 2}, mixed),
@@ -157,6 +170,21 @@ def _mixed() -> Iterator[Described]:
         yield "mixed", {"batch": batch, "context_tokens": 500, "chunk_tokens": tokens, "streams": 2}, steps
 
 
+def _mixed_at_random() -> Iterator[Described]:
+    for batch, context, unequal in (
+        (64, 2100, 1.0),
+        (32, 4000, 1.9),
+        (64, 2000, 3.8),
+        (64, 2200, 9.0),
+        (96, 1500, 4.0),
+    ):
+        steps = [
+            Load(int(i % 9 == 4), 200 * (i % 9 == 4), 0, batch, batch * context, None, unequal)
+            for i in range(60)
+        ]
+        yield "mixed", {"batch": batch, "context_tokens": context, "chunk_tokens": 200, "gap_s": 0.1}, steps
+
+
 def _trickles() -> Iterator[Described]:
     for tokens, output, gap_s in ((256, 8, 0.02), (256, 8, 0.2), (32, 1, 0.05), (1024, 1, 0.05)):
         request = [Load(1, tokens, 0, 0, 0, gap_s)]
@@ -174,7 +202,9 @@ def _scans() -> Iterator[Described]:
     lengths = [20 + 97 * i % 2000 for i in range(40)]
     alone = [Load(1, tokens, 0, 0, 0, 0.03) for tokens in lengths]
     yield "scan", {"chunk_tokens": 2048, "gap_s": 0.03}, alone
-    beside = [Load(int(i == 2), tokens * (i == 2), 0, 8, 8 * 400) for tokens in lengths for i in range(5)]
+    beside = [
+        Load(int(i == 2), tokens * (i == 2), 0, 8, 8 * 400, None, 2.5) for tokens in lengths for i in range(5)
+    ]
     yield "scan", {"batch": 8, "context_tokens": 400, "chunk_tokens": 2048, "gap_s": 0.03}, beside
 
 
@@ -228,6 +258,7 @@ def _as_decided(loads: list[Load]) -> Steps:
         prefill_pairs=np.array([load.prefill_pairs for load in loads]),
         decode_seqs=np.array([load.decode_seqs for load in loads], dtype=np.int64),
         kv_tokens=np.array([load.kv_tokens for load in loads], dtype=np.int64),
+        longest_tokens=np.array([load.longest_tokens for load in loads], dtype=np.int64),
     )
 
 

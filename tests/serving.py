@@ -101,7 +101,7 @@ def receiver(trace: Trace, options: EngineOptions, table: CostTable) -> Simulate
 def steps_of(engine: SimulatedEngine) -> list[Step]:
     """Return what every scheduling step of a closed engine decided, empty steps included."""
     log = engine.log
-    steps = [Step([], [], [], {}, {}, int(row[7]), int(row[8]), int(row[9])) for row in log.steps]
+    steps = [Step([], [], [], {}, {}, int(row[8]), int(row[9]), int(row[10])) for row in log.steps]
     for number, kind, row, tokens, context, blocks in log.events.tolist():
         step = steps[number]
         if kind == ARRIVED:

@@ -122,7 +122,7 @@ class StandInEngine:
             decodes = [s for s, _ in batch if s.decoding]
             prefill_tokens = sum(n for _, n in chunks)
             pairs = sum(n * (s.computed + (n + 1) / 2) for s, n in chunks)
-            kv_tokens = sum(s.computed + 1 for s in decodes)
+            contexts = [s.computed + 1 for s in decodes]
             self._draw_if_new(PREFILL_W if chunks else DECODE_W)
             await asyncio.sleep(self._step_s(prefill_tokens, len(decodes)))
             steps += 1
@@ -141,7 +141,8 @@ class StandInEngine:
                 prefill_tokens,
                 pairs,
                 len(decodes),
-                kv_tokens,
+                sum(contexts),
+                max(contexts, default=0),
                 len(batch),
                 len(self._sequences) - len(batch),
                 0,

@@ -53,7 +53,7 @@ def test_a_card_like_the_mean_card_changes_nothing() -> None:
 
 def test_the_factors_are_those_of_fixed_and_of_scaled_joules() -> None:
     free = COEFFICIENTS._replace(cap_w=np.inf, busy_w=0.0)
-    decode, prefill = (0, 0, 0.0, 1, 4000), (1, 2048, 2e6, 0, 0)
+    decode, prefill = (0, 0, 0.0, 1, 4000, 4000), (1, 2048, 2e6, 0, 0, 0)
     dear, _ = on_card(free, HOST, Factors(fixed=1.5))
     assert joules(dear, *decode) == pytest.approx(1.5 * joules(free, *decode))
     dear, _ = on_card(free, HOST, Factors(scaled=1.5))

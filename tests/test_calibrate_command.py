@@ -211,7 +211,7 @@ def test_measured_points_become_a_table_that_can_be_plotted(
     done = CliRunner().invoke(main, ["calibrate", "--out", str(out), "--fit-only"])
     assert done.exit_code == 0, done.stderr
     assert f"the table is {out / 'table.json'}; use it with --table {out}" in done.stderr
-    assert re.search(r"mixed +5 windows: seconds 0\.\d\d % rms, joules 0\.\d\d % rms", done.stderr)
+    assert re.search(r"mixed +10 windows: seconds 0\.\d\d % rms, joules 0\.\d\d % rms", done.stderr)
     table = load_table(str(out))
     assert (table.name, table.source, table.gpu) == ("invented", "measured", "Invented")
     assert table.coefficients.cap_w == pytest.approx(COEFFICIENTS.cap_w, rel=0.01)

@@ -15,7 +15,7 @@ from calibrate.fit import Fit, fit, padding
 from calibrate.raw import RawPoint
 from calibrate.table import errors_by_kind, make_table, read_residuals, write_residuals
 from calibrate.timeline import energy_at, replay_steps
-from calibrate.windows import Window, windows
+from calibrate.windows import Window, read_host, windows
 from sim.host_time import HostTime
 from sim.step_cost import Coefficients
 
@@ -94,6 +94,8 @@ def test_the_fit_finds_the_numbers_that_the_windows_determine(fitted: Fit) -> No
     assert found.cap_w == pytest.approx(true.cap_w, rel=0.01)
     assert found.per_kv[0] == pytest.approx(true.per_kv[0], rel=0.01)
     assert found.per_kv[1] == pytest.approx(true.per_kv[1], rel=0.1)
+    assert found.per_longest == pytest.approx(true.per_longest, rel=0.07)  # the prior is 12 % off
+    assert found.most_alone == pytest.approx(true.most_alone, rel=0.03)
     for batch in (1, 32, 64, 96):  # a sequence's own work and its tokens' show together only
         of_found, of_true = (
             np.interp(batch, c.knots, c.linear_s) + batch * c.per_seq[0] for c in (found, true)
@@ -110,6 +112,30 @@ def test_the_fit_finds_the_numbers_that_the_windows_determine(fitted: Fit) -> No
     assert found.padded.tolist() == true.padded.tolist()
 
 
+def test_unequal_batches_of_an_ascending_session_pay_more_for_the_longest_context() -> None:
+    points = calibration()
+    measured, host = windows(points), read_host(points, 0)
+    way = (
+        host.submit_s,
+        host.submit_token_s,
+        host.send_s,
+        host.deliver_s,
+        host.intake_s,
+        host.intake_token_s,
+    )
+    known = model.Known(IDLE_W, COEFFICIENTS.limits, padding([]), *way)
+    guessed = model.guess_model(measured, host, known, 670.0, 1, (), has_ascending=True)
+    log_values = np.log(guessed.guess)
+    usual = guessed.build(log_values)[0]
+    numbers_of = fitting.Sessions({}, (0,)).numbers(guessed, log_values)
+    dearer = {w.point.key for w in measured if numbers_of(w)[0].per_longest > usual.per_longest}
+    assert dearer == {w.point.key for w in measured if w.point.is_unequal} != set()
+    (scan,) = (w for w in measured if w.point.kind == "scan" and w.point.batch)
+    assert numbers_of(scan)[0].per_longest == pytest.approx(model.ASCENDING * usual.per_longest)
+    shuffled = fitting.Sessions({}, (1,)).numbers(guessed, log_values)
+    assert all(shuffled(window)[0].per_longest == usual.per_longest for window in measured)
+
+
 def test_the_limits_are_the_largest_of_what_was_measured_and_somewhat_more_kv(fitted: Fit) -> None:
     raws = [raw for raw in calibration() if len(raw.steps["done_s"])]
     tokens, seqs, kv_tokens, pairs = fitted.coefficients.limits
@@ -124,7 +150,7 @@ def test_residuals_survive_the_disk_and_are_summed_up_by_kind(fitted: Fit, tmp_p
     assert tuple(read) == fitted.residuals
     errors = errors_by_kind(fitted.residuals)
     assert {kind: summed["windows"] for kind, summed in errors.items()} == {
-        "burst": 2, "decode": 8, "mixed": 5, "prefill": 9, "scan": 2, "trickle": 4,
+        "burst": 2, "decode": 8, "mixed": 10, "prefill": 9, "scan": 2, "trickle": 4,
     }  # fmt: skip
     doubled = tuple(replace(residual, model_joules=1.02 * residual.joules) for residual in fitted.residuals)
     assert errors_by_kind(doubled)["decode"]["joules_rms"] == pytest.approx(0.02)

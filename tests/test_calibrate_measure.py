@@ -258,6 +258,22 @@ def test_contexts_come_back_and_fresh_prompts_do_not(bench: Bench) -> None:
     assert bench.said == []
 
 
+@pytest.mark.usefixtures("bench")
+def test_unequal_contexts_are_sent_in_a_random_order_that_is_the_repeats_own() -> None:
+    async def sent(repeat: int) -> list[tuple[int, ...]]:
+        engine = Recorder()
+        await loads.Loader(engine, seed=3, hold_s=0.05).run(replace(ragged, repeat=repeat))
+        return [tuple(prompt) for prompt in engine.prompts]
+
+    ragged = Point("ragged", batch=12, context_tokens=100)
+    first, again, other = (asyncio.run(sent(repeat)) for repeat in (0, 0, 1))
+    assert sorted(map(len, first)) == grid.contexts(ragged)
+    assert list(map(len, first)) not in (grid.contexts(ragged), grid.contexts(ragged)[::-1])
+    assert first == again
+    assert first != other
+    assert sorted(first) == sorted(other)
+
+
 class Recorder(StandInEngine):
     """An engine that answers at once and remembers the prompts."""
 

@@ -1,6 +1,7 @@
 """Raw points: what is read is what was written, whatever was cut off, and energies come from the counter."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,15 @@ def test_points_and_facts_survive_parquet(
     assert facts_read == facts
     assert len(read) == len(raws)
     assert all(map(same, read, raws))
+
+
+def test_points_from_before_a_column_was_kept_are_without_it_beside_others(tmp_path: Path) -> None:
+    new = some_point()
+    old = replace(new, steps={name: column for name, column in new.steps.items() if name != "longest_tokens"})
+    write_parquet(tmp_path / "points.parquet", [old, new], {})
+    read, _ = read_parquet(tmp_path / "points.parquet")
+    assert same(read[0], old)
+    assert same(read[1], new)
 
 
 def test_lines_are_read_in_the_order_in_which_they_were_appended(tmp_path: Path) -> None:

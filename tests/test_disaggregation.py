@@ -182,10 +182,10 @@ def test_brought_kv_needs_blocks_for_the_whole_prompt_and_shares_what_is_known()
 def test_the_first_token_of_brought_kv_is_a_decode_of_the_whole_prompt() -> None:
     trace = trace_of([100], [3])
     engine = serve_by(receiver(trace, small_options(), toy_table()), trace)
-    chunks, _, decode_seqs, kv_tokens = engine.log.steps[:, 3:7].T
+    chunks, _, decode_seqs, kv_tokens, longest_tokens = engine.log.steps[:, 3:8].T
     assert not chunks.any()
     assert decode_seqs[:3].tolist() == [1, 1, 1]
-    assert kv_tokens[:3].tolist() == [100, 101, 102]
+    assert kv_tokens[:3].tolist() == longest_tokens[:3].tolist() == [100, 101, 102]
 
 
 # Both

@@ -16,7 +16,7 @@ from serving import serve, small_options, steps_of, trace_of
 from toy_table import toy_table
 
 from sim.engine import SimulatedEngine
-from sim.engine_state import RUNS_ALLOWED
+from sim.engine_state import RUNS_ALLOWED, STEP_COLUMNS
 from sim.options import EngineOptions
 from sim.step_cost import Coefficients, new_state, step_cost
 from traces.trace import Floats, Trace
@@ -75,6 +75,28 @@ def test_every_request_finishes_once_with_the_tokens_it_asked_for(
             has = int(trace.prompt_tokens[row] + sampled[row])
             sampled[row] += step.context[row] + tokens == has
     assert sampled.tolist() == trace.output_tokens.tolist()
+
+
+@few
+@given(workloads())
+def test_a_step_tells_how_much_kv_its_decodes_read_and_the_longest_of_them(
+    workload: tuple[Trace, EngineOptions],
+) -> None:
+    trace, options = workload
+    engine = serve(trace, options)
+    sampled = np.zeros(len(trace), np.int64)
+    prefilled_until: dict[int, int] = {}
+    told = engine.log.steps[:, [STEP_COLUMNS.index(name) for name in ("kv_tokens", "longest_tokens")]]
+    for step, kv_tokens in zip(steps_of(engine), told.tolist(), strict=True):
+        for row in step.preempted:
+            del prefilled_until[row]
+        read = [0]
+        for row, tokens in step.batch:
+            has = int(trace.prompt_tokens[row] + sampled[row])
+            if step.context[row] >= prefilled_until.setdefault(row, has):
+                read.append(step.context[row] + 1)
+            sampled[row] += step.context[row] + tokens == has
+        assert kv_tokens == [sum(read), max(read)]
 
 
 @few
@@ -210,10 +232,13 @@ def test_what_is_submitted_at_the_time_reached_is_seen(workload: tuple[Trace, En
 
 @numba.njit  # type: ignore[untyped-decorator]
 def price(
-    c: Coefficients, gpu: Floats, chunks: int, prefill: int, pairs: float, decodes: int, kv_tokens: int
+    c: Coefficients, gpu: Floats, chunks: int, prefill: int, pairs: float, decodes: int, context: int
 ) -> tuple[float, float, float]:
     """Return seconds, prefill joules and decode joules of a step that is not held up by its launch."""
-    seconds, prefill_j, decode_j, _, _ = step_cost(c, gpu, chunks, prefill, pairs, decodes, kv_tokens, 0.0)
+    kv_tokens = decodes * context
+    seconds, prefill_j, decode_j, _, _ = step_cost(
+        c, gpu, chunks, prefill, pairs, decodes, kv_tokens, context, 0.0
+    )
     return seconds, prefill_j, decode_j
 
 

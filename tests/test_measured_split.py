@@ -5,10 +5,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from toy_run import toy_run
 from toy_table import toy_table
 
-from backends.measured_split import StepShares, shares_by_table, shares_by_tokens, split_energy
+from backends.measured_split import (
+    StepShares,
+    shares_by_table,
+    shares_by_tokens,
+    split_by_table,
+    split_energy,
+)
 from backends.step_log import STEP
+from sim.step_cost import new_state, step_cost
 from traces.record import Power
 
 
@@ -20,6 +28,7 @@ def steps_of(*rows: tuple[float, float, int, int]) -> NDArray[np.void]:
         steps[row]["chunks"], steps[row]["prefill_tokens"] = int(prefill_tokens > 0), prefill_tokens
         steps[row]["prefill_pairs"] = prefill_tokens * (prefill_tokens + 1) / 2
         steps[row]["decode_seqs"], steps[row]["kv_tokens"] = decode_seqs, 100 * decode_seqs
+        steps[row]["longest_tokens"] = 100 if decode_seqs else 0
     return steps
 
 
@@ -68,6 +77,27 @@ def test_a_cost_table_gives_a_heavy_step_more_power_and_a_mixed_one_its_parts() 
     assert shares.weight[0] > shares.weight[1]
     assert shares.prefill_fraction[:2].tolist() == pytest.approx([1.0, 0.0])
     assert 0.5 < shares.prefill_fraction[2] < 1.0
+
+
+def test_a_step_that_waits_for_its_longest_context_has_less_power() -> None:
+    equal = steps_of((0.0, 0.1, 0, 50))
+    unequal = equal.copy()
+    unequal["longest_tokens"] = 1000
+    costs = toy_table().coefficients
+    weights = [float(shares_by_table(steps, costs).weight[0]) for steps in (equal, unequal)]
+    equal_s, _, joules, _, _ = step_cost(costs, new_state(), 0, 0, 0.0, 50, 5000, 100)
+    assert weights == pytest.approx([joules / equal_s, joules / (equal_s + 900 * costs.per_longest)])
+    assert weights[1] < weights[0]
+
+
+def test_a_record_without_the_longest_contexts_is_split_as_if_all_were_equal() -> None:
+    costs = toy_table().coefficients
+    steps = steps_of((0.0, 4.0, 500, 20), (4.0, 9.0, 0, 50))
+    log = {name: steps[name] for name in STEP.names or ()}
+    unequal = {**log, "longest_tokens": np.array([1500, 2500])}
+    equal, longer = (split_by_table(toy_run(), each, costs).meta.energy for each in (log, unequal))
+    del log["longest_tokens"]
+    assert split_by_table(toy_run(), log, costs).meta.energy == equal != longer
 
 
 def test_no_step_at_all_leaves_idle_energy_only() -> None:

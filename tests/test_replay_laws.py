@@ -157,7 +157,7 @@ def test_one_request_costs_its_steps_and_the_idle_power_around_them() -> None:
     between = (100 - 64) / (256 - 64)
     prefill_s = 0.005 + between * 0.0015 + 1e-4 + 5050 * 2e-9
     prefill_j = 2.5 + between * 1.5 + 0.03 + 5050 * 1e-6
-    decode_s = sum(0.005 + 4e-6 + 2.5e-8 * (100 + step) for step in (1, 2, 3, 4))
+    decode_s = sum(0.005 + 4e-6 + (2.5e-8 + 0.3 * 2.5e-8) * (100 + step) for step in (1, 2, 3, 4))
     decode_j = sum(2.0 + 0.001 + 1.2e-5 * (100 + step) for step in (1, 2, 3, 4))
     split = run.meta.energy
     assert split is not None

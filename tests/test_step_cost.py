@@ -18,6 +18,7 @@ from sim.step_cost import (
     Work,
     capped_clock,
     gap_energy,
+    logged_longest,
     new_state,
     step_cost,
 )
@@ -34,21 +35,24 @@ CAPPED = TOY._replace(
     prompt_s=TOY.prompt_s + 4e-6 * TOY.prompt_knots,
     prompt_j=TOY.prompt_j + 2e-3 * TOY.prompt_knots,
     per_kv_mixed=np.array([1e-8, 5e-6]),
+    per_longest=2e-7,
+    most_alone=0.1,
     padded=np.array([*range(65), *(8 * np.ceil(np.arange(65, 513) / 8))], dtype=np.int64),
 )
 """A GPU on which long prompts draw more than the cap and small decode batches less."""
-GREEDY = (1, 4096, 8.4e6, 0, 0)
-FRUGAL = (0, 0, 0.0, 1, 500)
+GREEDY = (1, 4096, 8.4e6, 0, 0, 0)
+FRUGAL = (0, 0, 0.0, 1, 500, 500)
 
-Load = tuple[int, int, float, int, int]
-"""Chunks, prefill tokens, query-key pairs, decoding sequences, KV tokens: the order of `step_cost`."""
+Load = tuple[int, int, float, int, int, int]
+"""Chunks, prefill tokens, query-key pairs, decoding sequences, KV tokens, the longest's: see `step_cost`."""
 
 ONE_MORE: dict[str, Load] = {
-    "prefill_tokens": (0, 1, 0.0, 0, 0),
-    "chunks": (1, 0, 0.0, 0, 0),
-    "pairs": (0, 0, 1000.0, 0, 0),
-    "decode_seqs": (0, 0, 0.0, 1, 0),
-    "kv_tokens": (0, 0, 0.0, 0, 100),
+    "prefill_tokens": (0, 1, 0.0, 0, 0, 0),
+    "chunks": (1, 0, 0.0, 0, 0, 0),
+    "pairs": (0, 0, 1000.0, 0, 0, 0),
+    "decode_seqs": (0, 0, 0.0, 1, 0, 0),
+    "kv_tokens": (0, 0, 0.0, 0, 100, 0),
+    "longest_tokens": (0, 0, 0.0, 0, 100, 100),
 }
 
 
@@ -56,7 +60,7 @@ def monotone_coefficients() -> st.SearchStrategy[Coefficients]:
     """Draw tables whose knots rise, with and without a cap."""
     rises = st.lists(st.floats(0.0, 2.0), min_size=4, max_size=4)
     return st.builds(
-        lambda rises_s, rises_j, per, cap_w, allowance_j, gamma: CAPPED._replace(
+        lambda rises_s, rises_j, per, most_alone, cap_w, allowance_j, gamma: CAPPED._replace(
             knots=np.array([1.0, 32.0, 512.0, 4096.0]),
             linear_s=0.004 * np.cumsum([1.0, *rises_s[1:]]),
             linear_j=2.0 * np.cumsum([1.0, *rises_j[1:]]),
@@ -67,13 +71,16 @@ def monotone_coefficients() -> st.SearchStrategy[Coefficients]:
             per_pair=per[1] * np.array([1e-9, 5e-7]),
             per_seq=per[2] * np.array([1e-5, 1e-3]),
             per_kv=per[3] * np.array([3e-8, 1e-5]),
+            per_longest=per[4] * 2e-7,
+            most_alone=most_alone,
             cap_w=cap_w,
             allowance_j=allowance_j,
             gamma=gamma,
         ),
         rises,
         rises,
-        st.lists(st.floats(0.0, 3.0), min_size=4, max_size=4),
+        st.lists(st.floats(0.0, 3.0), min_size=5, max_size=5),
+        st.floats(0.01, 1.0),
         st.sampled_from([np.inf, 900.0, 690.0, 500.0]),
         st.sampled_from([0.0, 25.0]),
         st.floats(1.0, 3.0),
@@ -83,9 +90,12 @@ def monotone_coefficients() -> st.SearchStrategy[Coefficients]:
 def loads() -> st.SearchStrategy[Load]:
     """Draw what a step may hold, at least one token of it."""
 
-    def load(chunks: int, tokens: int, context: int, seqs: int, kv_tokens: int) -> Load:
+    def load(chunks: int, tokens: int, context: int, seqs: int, kv_tokens: int, alone: float) -> Load:
         tokens = max(tokens, chunks) if chunks else 0
-        return chunks, tokens, tokens * (context + (tokens + 1) / 2), seqs, kv_tokens if seqs else 0
+        pairs = tokens * (context + (tokens + 1) / 2)
+        if not seqs:
+            return chunks, tokens, pairs, 0, 0, 0
+        return chunks, tokens, pairs, seqs, kv_tokens, max(-(-kv_tokens // seqs), round(alone * kv_tokens))
 
     drawn = st.builds(
         load,
@@ -94,6 +104,7 @@ def loads() -> st.SearchStrategy[Load]:
         st.integers(0, 16000),
         st.integers(0, 600),
         st.integers(1, 500_000),
+        st.floats(0.0, 1.0),
     )
     return drawn.filter(lambda load: load[1] + load[3] > 0)
 
@@ -105,7 +116,8 @@ def cost(c: Coefficients, load: Load, state: Floats | None = None) -> tuple[floa
 
 
 def plus(one: Load, other: Load) -> Load:
-    return one[0] + other[0], one[1] + other[1], one[2] + other[2], one[3] + other[3], one[4] + other[4]
+    chunks, tokens, pairs, seqs, kv_tokens, longest = (a + b for a, b in zip(one, other, strict=True))
+    return int(chunks), int(tokens), pairs, int(seqs), int(kv_tokens), int(longest)
 
 
 def spent(c: Coefficients) -> Floats:
@@ -144,7 +156,8 @@ def test_prefill_and_decode_share_the_joules_of_the_step(load: Load) -> None:
     padded = float(free.padded[tokens]) if tokens < len(free.padded) else float(tokens)
     curve = (free.prompt_knots, free.prompt_s, free.prompt_j) if load[1] else free[:3]
     linear_s, linear_j = line(padded, curve[0], curve[1]), line(padded, curve[0], curve[2])
-    chunks, prefill_tokens, pairs, seqs, kv_tokens = load
+    chunks, prefill_tokens, pairs, seqs, kv_tokens, longest_tokens = load
+    alone_s = free.per_longest * min(longest_tokens, free.most_alone * kv_tokens)
     padded_seqs = seqs if prefill_tokens else padded
     parts_s, parts_j = (
         linear
@@ -152,6 +165,7 @@ def test_prefill_and_decode_share_the_joules_of_the_step(load: Load) -> None:
         + free.per_pair[i] * pairs
         + free.per_seq[i] * padded_seqs
         + (free.per_kv[i] + (free.per_kv_mixed[i] if prefill_tokens else 0.0)) * kv_tokens
+        + (alone_s, 0.0)[i]
         for i, linear in enumerate((linear_s, linear_j))
     )
     assert seconds == pytest.approx(parts_s, rel=1e-9)
@@ -170,15 +184,39 @@ def line(x: float, knots: Floats, values: Floats) -> float:
     return float(values[-1] + slope * (x - knots[-1]))
 
 
+@pytest.mark.parametrize("prompts", [(0, 0, 0.0), (2, 300, 9e4)], ids=["decode", "mixed"])
+def test_the_longest_context_takes_time_of_its_own_up_to_a_share_of_all(
+    prompts: tuple[int, int, float],
+) -> None:
+    free = CAPPED._replace(cap_w=np.inf)
+
+    def more(longest_tokens: int) -> tuple[float, float]:
+        """Return the seconds and joules on top of those of 20 equal contexts, if their own were free."""
+        none_s, none_j = cost(free._replace(per_longest=0.0), (*prompts, 20, 40_000, 2000))
+        seconds, joules = cost(free, (*prompts, 20, 40_000, longest_tokens))
+        return seconds - none_s, joules - none_j
+
+    most = round(free.most_alone * 40_000)
+    for longest_tokens in (2000, 3000, most - 1, most, most + 1, 40_000):
+        own_s = free.per_longest * min(longest_tokens, most)
+        assert more(longest_tokens) == pytest.approx((own_s, free.busy_w * own_s), rel=1e-9)
+
+
+def test_a_log_without_the_longest_contexts_gives_the_mean() -> None:
+    log = {"decode_seqs": np.array([0, 3, 2]), "kv_tokens": np.array([0, 300, 41])}
+    assert logged_longest(log).tolist() == [0, 100, 20]
+    assert logged_longest({**log, "longest_tokens": np.array([0.0, 150.0, 40.0])}).tolist() == [0, 150, 40]
+
+
 def test_a_step_costs_what_the_size_it_is_padded_to_costs() -> None:
     padding = TOY._replace(padded=CAPPED.padded)
-    costs = {seqs: cost(padding, (0, 0, 0.0, seqs, 500)) for seqs in (65, 72, 73)}
+    costs = {seqs: cost(padding, (0, 0, 0.0, seqs, 500, 100)) for seqs in (65, 72, 73)}
     assert costs[65] == costs[72] < costs[73]
 
 
 def test_sustained_work_above_the_cap_draws_the_cap() -> None:
     state = spent(CAPPED)
-    for load in (GREEDY, (2, 2048, 3e6, 100, 50_000), (1, 8192, 3.4e7, 0, 0)):
+    for load in (GREEDY, (2, 2048, 3e6, 100, 50_000, 1000), (1, 8192, 3.4e7, 0, 0, 0)):
         free_s, free_j = cost(CAPPED._replace(cap_w=np.inf), load)
         assert free_j / free_s > CAPPED.cap_w
         seconds, joules = cost(CAPPED, load, state)
@@ -254,10 +292,11 @@ def test_the_first_steps_of_a_burst_run_at_full_clock() -> None:
 
 @given(st.integers(1, 40), st.integers(1, 200_000), st.booleans())
 def test_work_below_the_cap_is_not_touched_by_the_governor(seqs: int, kv_tokens: int, is_held: bool) -> None:
-    free = cost(CAPPED._replace(cap_w=np.inf), (0, 0, 0.0, seqs, kv_tokens))
+    load = (0, 0, 0.0, seqs, kv_tokens, -(-kv_tokens // seqs))
+    free = cost(CAPPED._replace(cap_w=np.inf), load)
     assume(free[1] / free[0] <= CAPPED.cap_w)
     state = spent(CAPPED) if is_held else new_state()
-    assert cost(CAPPED, (0, 0, 0.0, seqs, kv_tokens), state) == free
+    assert cost(CAPPED, load, state) == free
 
 
 def test_a_step_that_waits_for_its_launch_draws_busy_power() -> None:
@@ -289,20 +328,20 @@ def test_the_energy_of_two_gaps_is_that_of_one(first_s: float, second_s: float, 
 @pytest.mark.parametrize(
     "above",
     [
-        (1, 1001, 1e6, 100, 90_000),
-        (1, 1000, 1e6, 101, 90_000),
-        (1, 1000, 1e6, 100, 90_001),
-        (1, 1000, 1.1e6, 100, 90_000),
+        (1, 1001, 1e6, 100, 90_000, 900),
+        (1, 1000, 1e6, 101, 90_000, 900),
+        (1, 1000, 1e6, 100, 90_001, 901),
+        (1, 1000, 1.1e6, 100, 90_000, 900),
     ],
 )
 def test_a_step_is_outside_the_table_just_above_each_limit(above: Load) -> None:
     limited = TOY._replace(limits=np.array([1000.0, 100.0, 90_000.0, 1e6]))
-    assert not step_cost(limited, new_state(), 1, 1000, 1e6, 100, 90_000)[4]
+    assert not step_cost(limited, new_state(), 1, 1000, 1e6, 100, 90_000, 900)[4]
     assert step_cost(limited, new_state(), *above)[4]
 
 
-DECODE: Load = (0, 0, 0.0, 8, 4000)
-PROMPTS: Load = (4, 8000, 8e6, 0, 0)
+DECODE: Load = (0, 0, 0.0, 8, 4000, 500)
+PROMPTS: Load = (4, 8000, 8e6, 0, 0, 0)
 
 
 def decode_s_after(c: Coefficients, prompts: int, gap_s: float = 0.0) -> float:

@@ -55,6 +55,19 @@ def test_a_step_is_told_by_its_chunks_and_its_decoding_sequences(scheduler: Any,
     assert step["scheduled_s"] < step["done_s"]
 
 
+def test_the_longest_context_is_that_of_a_sequence_that_decodes(scheduler: Any, tmp_path: Path) -> None:
+    scheduler.requests = {
+        "prompt": request(5000, computed=3000),
+        "old": request(20, computed=44),
+        "oldest": request(20, computed=300),
+        "young": request(20, computed=29),
+    }
+    run(scheduler, {"prompt": 500, "old": 1, "oldest": 1, "young": 1}, {"prompt": 1500})
+    steps = read_steps(tmp_path / "steps.bin")
+    assert steps["longest_tokens"].tolist() == [301, 0]
+    assert steps["kv_tokens"].tolist() == [45 + 301 + 30, 0]
+
+
 def test_the_step_after_the_last_prompt_token_decodes(scheduler: Any, tmp_path: Path) -> None:
     scheduler.requests = {"a": request(1)}
     run(scheduler, {"a": 1}, {"a": 1}, {"a": 1})

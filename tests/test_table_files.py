@@ -84,7 +84,7 @@ def test_another_format_is_refused_by_its_number(tmp_path: Path) -> None:
     save_table(TOY_TABLE, tmp_path)
     change(tmp_path, lambda values: values.update(format=1))
     with pytest.raises(
-        ValueError, match=r"table\.json: not a cost table: its format is 1, this version reads 3;"
+        ValueError, match=r"table\.json: not a cost table: its format is 1, this version reads 4;"
     ):
         load_table(str(tmp_path))
 

@@ -29,7 +29,7 @@ from traces.parquet import write_trace
 
 GOVERNED = toy_table(per_pair=np.zeros(2), cap_w=420.0, allowance_j=3.0, tail_w=40.0, tail_s=0.02)
 """A table with all there is to a GPU, but for pairs, which a step log does not tell."""
-DECODE = Load(chunks=0, prefill_tokens=0, prefill_pairs=0.0, decode_seqs=4, kv_tokens=400)
+DECODE = Load(chunks=0, prefill_tokens=0, prefill_pairs=0.0, decode_seqs=4, kv_tokens=400, longest_tokens=130)
 ENGINE = {"vllm": "0.25.1", "max_num_batched_tokens": 8192, "max_num_seqs": 1024, "num_gpu_blocks": 500}
 ENGINE |= {"quantization": None, "dtype": "bfloat16", "model": "toy", "random_weights": True}
 
@@ -45,9 +45,9 @@ def simulated(tmp_path: Path) -> SimulatedEngine:
     options = small_options(max_num_batched_tokens=512, num_gpu_blocks=800, max_model_len=4096)
     engine = serve(trace, options, GOVERNED)
     gpu = TwinGpu(GOVERNED, tmp_path / ENERGY_FILE, now_s=0.0)
-    for decided_s, _, _, chunks, prefill_tokens, decode_seqs, kv_tokens, *_ in engine.log.steps.tolist():
-        if chunks + decode_seqs:
-            load = Load(int(chunks), int(prefill_tokens), 0.0, int(decode_seqs), int(kv_tokens))
+    for decided_s, _, _, chunks, prefill_tokens, *decodes in engine.log.steps[:, :8].tolist():
+        if chunks + decodes[0]:
+            load = Load(int(chunks), int(prefill_tokens), 0.0, *map(int, decodes))
             gpu.launch(load, decided_s, now_s=decided_s)
     gpu.close()
     return engine

@@ -106,7 +106,7 @@ def test_every_request_gets_its_tokens_and_takes_at_least_the_tables_time(done: 
 def test_the_joules_are_what_the_table_says_of_the_steps_that_ran(done: Done) -> None:
     costs, state = load_table(DEFAULT).coefficients, new_state()
     ran_s = steps_j = 0.0
-    columns = ("chunks", "prefill_tokens", "prefill_pairs", "decode_seqs", "kv_tokens")
+    columns = ("chunks", "prefill_tokens", "prefill_pairs", "decode_seqs", "kv_tokens", "longest_tokens")
     for load in zip(*(done.steps[name].tolist() for name in columns), strict=True):
         seconds, prefill_j, decode_j, _, _ = step_cost(costs, state, *load)
         ran_s, steps_j = ran_s + seconds, steps_j + prefill_j + decode_j

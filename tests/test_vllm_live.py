@@ -90,6 +90,9 @@ def test_the_steps_hold_the_tokens_of_the_requests(done: Done) -> None:
     assert steps["decode_seqs"].sum() == (TRACE.output_tokens - 1).sum()
     contexts = [sum(range(p + 1, p + o)) for p, o in zip(*lengths(TRACE), strict=True)]
     assert steps["kv_tokens"].sum() == sum(contexts)
+    assert steps["longest_tokens"].max() == max(
+        p + o - 1 for p, o in zip(*lengths(TRACE), strict=True) if o > 1
+    )
     assert steps["prefill_pairs"].sum() == sum(p * (p + 1) / 2 for p in TRACE.prompt_tokens.tolist())
     assert (steps["prefill_tokens"] + steps["decode_seqs"]).max() == BUDGET
     assert steps["running"].max() == SEATS

@@ -30,6 +30,8 @@ TOY_TABLE = CostTable(
         per_kv=np.array([2.5e-8, 1.2e-5]),
         limits=np.array([16384.0, 1024.0, 4e6, 2e8]),
         idle_w=120.0,
+        per_longest=2.5e-8,
+        most_alone=0.3,
     ),
     host=HostTime(
         lead_s=0.0015,
