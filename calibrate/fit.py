@@ -258,7 +258,7 @@ def errors_of(coefficients: Coefficients, host: HostTime, window: Window) -> lis
     for group in window.alike:
         ratio = group.sum_s(replayed.decided_s, replayed.done_s) / group.seconds
         unit = np.hypot(ALIKE_TOLERANCE, EVENT_SPREAD / np.sqrt(len(group.steps)))
-        units.append(float(np.log(ratio) / unit))
+        units.append(float(np.log(max(ratio, LEAST)) / unit))
     return units
 
 

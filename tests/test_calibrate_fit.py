@@ -10,8 +10,8 @@ from invented_calibration import COEFFICIENTS, FACTS, HOST, IDLE_W, KNOT_SETS, K
 
 from calibrate import fit as fitting
 from calibrate import model
-from calibrate.alike import SIZES
-from calibrate.fit import Fit, fit, padding
+from calibrate.alike import FROM_NEXT_DECISION, SIZES, Alike
+from calibrate.fit import Fit, errors_of, fit, padding
 from calibrate.raw import RawPoint
 from calibrate.table import errors_by_kind, make_table, read_residuals, write_residuals
 from calibrate.timeline import energy_at, replay_steps
@@ -110,6 +110,14 @@ def test_the_fit_finds_the_numbers_that_the_windows_determine(fitted: Fit) -> No
     assert fitted.host.deliver_s == pytest.approx(HOST.deliver_s, rel=0.05)
     assert fitted.host.graph_tokens == HOST.graph_tokens
     assert found.padded.tolist() == true.padded.tolist()
+
+
+def test_steps_that_take_no_time_by_the_model_are_far_off_but_not_infinitely() -> None:
+    trickle = next(w for w in windows(calibration()) if w.point.kind == "trickle")
+    waited = np.flatnonzero(trickle.steps.scheduled_s[1:] > trickle.steps.done_s[:-1])[:1]
+    before_idle = Alike(waited, np.array([FROM_NEXT_DECISION]), 1e-3)  # its output waits for no launch
+    *_, error = errors_of(COEFFICIENTS, HOST, replace(trickle, alike=(before_idle,)))
+    assert -np.inf < error < -50
 
 
 def test_unequal_batches_of_an_ascending_session_pay_more_for_the_longest_context() -> None:
