@@ -11,7 +11,7 @@ from sim.table import CostTable
 from traces.picture import picture
 
 INK = "#1f4e79"
-LEGEND = "context: dots measured, lines model,\nhollow: equal contexts, not fitted"
+LEGEND = "context: dots measured, lines model,\nhollow: left out of the fit"
 GAP = 6
 """Loads further apart than this factor are not joined by a line."""
 
