@@ -128,14 +128,11 @@ def fit(points: list[RawPoint], facts: dict[str, Any], say: Callable[[str], None
     sessions = Sessions(facts.get("session_cards", {}), tuple(facts.get("ascending_sessions", ())))
     idle_w, idle_spread_w = idle_power_w(points)
     padded = padding(facts["engine"].get("cudagraph_capture_sizes", []))
-    host = read_host(points, len(padded) - 1)
-    way_s = (host.submit_s, host.submit_token_s, host.send_s, host.deliver_s)
-    intake_s = (host.intake_s, host.intake_token_s)
-    known = Known(idle_w, _limits(measured), padded, *way_s, *intake_s)
+    known = Known(idle_w, _limits(measured), padded, read_host(points, len(padded) - 1))
     gpus = facts["gpu"]["gpus"]
     cards = tuple(sorted(set(sessions.cards.values())))
     model = guess_model(
-        measured, host, known, facts["gpu"]["power_limit_w"] * gpus, gpus, cards, bool(sessions.ascending)
+        measured, known, facts["gpu"]["power_limit_w"] * gpus, gpus, cards, bool(sessions.ascending)
     )
     log_values = _least_squares(model, measured, sessions, say)
     coefficients, host_time = model.build(log_values)
@@ -249,17 +246,22 @@ def errors_of(coefficients: Coefficients, host: HostTime, window: Window) -> lis
     replayed = replay_steps(coefficients, host, window.steps)
     found = _residual(coefficients, replayed, window)
     errors = [
-        np.log(found.model_seconds / found.seconds),
-        np.log(max(found.model_joules / found.joules, LEAST)),  # on its way, the search may pass below 0
+        _off(found.model_seconds, found.seconds),
+        _off(found.model_joules, found.joules),
     ]
     if found.latency_s is not None and found.model_latency_s is not None:
-        errors.append(np.log(found.model_latency_s / found.latency_s))
-    units = [float(error) / TOLERANCE for error in errors]
+        errors.append(_off(found.model_latency_s, found.latency_s))
+    units = [error / TOLERANCE for error in errors]
     for group in window.alike:
-        ratio = group.sum_s(replayed.decided_s, replayed.done_s) / group.seconds
+        modelled_s = group.sum_s(replayed.decided_s, replayed.done_s)
         unit = np.hypot(ALIKE_TOLERANCE, EVENT_SPREAD / np.sqrt(len(group.steps)))
-        units.append(float(np.log(max(ratio, LEAST)) / unit))
+        units.append(_off(modelled_s, group.seconds) / unit)
     return units
+
+
+def _off(modelled: float, measured: float) -> float:
+    """Return the logarithm of the ratio; a search on its way may pass below 0."""
+    return float(np.log(max(modelled / measured, LEAST)))
 
 
 def residual_of(coefficients: Coefficients, host: HostTime, window: Window) -> Residual:

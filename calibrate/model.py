@@ -56,25 +56,20 @@ ASCENDING = 2.6
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is not fitted.
+    """What is read from the points before the fit.
 
     Attributes:
         idle_w: Measured power without work, all GPUs.
         limits: Largest measured prefill tokens, decode sequences, KV tokens and pairs of a step, shape (4,).
         padded: Tokens that each number of tokens is padded to, shape (largest graph + 1,).
-        submit_s, submit_token_s, send_s, deliver_s: The client's way to the engine core and back.
-        intake_s, intake_token_s: What a request, and a token of its prompt, costs the engine core to take in.
+        host: Processor times: the client's way to the engine core and back, and what taking in a request
+            costs, stay as read; the others are guesses.
     """
 
     idle_w: float
     limits: Floats
     padded: Ints
-    submit_s: float
-    submit_token_s: float
-    send_s: float
-    deliver_s: float
-    intake_s: float
-    intake_token_s: float
+    host: HostReadings
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,7 +80,7 @@ class Model:
         names, guess, width: Of each parameter; the width is of its logarithm, shape (parameters,).
         knots: Tokens in a step at which the linear layers' curves are fitted, ascending, by the name of the
             curve: of steps that `decode` only or hold `prompt`s, in seconds `_s` or joules `_j`.
-        known: What is not fitted.
+        known: What is read beforehand.
         cards: Those that have factors of their own.
     """
 
@@ -145,15 +140,15 @@ class Model:
             process_s=p["process_s"],
             process_seq_s=p["process_seq_s"],
             output_s=p["output_s"],
-            submit_s=self.known.submit_s,
-            deliver_s=self.known.deliver_s,
+            submit_s=self.known.host.submit_s,
+            deliver_s=self.known.host.deliver_s,
             graph_tokens=len(self.known.padded) - 1,
-            submit_token_s=self.known.submit_token_s,
-            send_s=self.known.send_s,
+            submit_token_s=self.known.host.submit_token_s,
+            send_s=self.known.host.send_s,
             wake_s=p["wake_s"],
             wake_after_s=p["wake_after_s"],
-            intake_s=self.known.intake_s,
-            intake_token_s=self.known.intake_token_s,
+            intake_s=self.known.host.intake_s,
+            intake_token_s=self.known.host.intake_token_s,
         )
         factors = Factors(*(p.get(kind + str(card), 1.0) for kind in CARD_WIDTHS))
         return on_card(coefficients, host, factors)
@@ -187,7 +182,6 @@ def _bends(knots: Floats, at_knots: Floats, width: float) -> list[float]:
 
 def guess_model(
     measured: list[Window],
-    host: HostReadings,
     known: Known,
     power_limit_w: float,
     gpus: int,
@@ -198,7 +192,7 @@ def guess_model(
 
     Args:
         measured: The windows.
-        host, known: What was read from them.
+        known: What was read from them.
         power_limit_w: Of all GPUs.
         gpus: How many share each step.
         cards: Those that the windows were measured on.
@@ -259,12 +253,12 @@ def guess_model(
         "tail_s": (0.03, 1.0),
         "lead_s": (2e-3, 0.5),
         "graph_s": (0.3 * floor_s, 0.3),
-        "piecewise_s": (host.piecewise_s, 0.2),
-        "eager_s": (host.eager_s, 0.05),
-        "per_token_s": (max(host.per_token_s, 1e-8), 0.2),
+        "piecewise_s": (known.host.piecewise_s, 0.2),
+        "eager_s": (known.host.eager_s, 0.05),
+        "per_token_s": (max(known.host.per_token_s, 1e-8), 0.2),
         "per_seq_s": (3e-6, 0.5),
-        "process_s": (host.process_s, 0.1),
-        "process_seq_s": (host.process_seq_s, 0.05),
+        "process_s": (known.host.process_s, 0.1),
+        "process_seq_s": (known.host.process_seq_s, 0.05),
         "output_s": (OUTPUT_S, 1.0),
         "wake_s": (5e-4, 0.5),
         "wake_after_s": (0.05, 0.2),

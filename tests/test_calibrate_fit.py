@@ -122,17 +122,9 @@ def test_steps_that_take_no_time_by_the_model_are_far_off_but_not_infinitely() -
 
 def test_unequal_batches_of_an_ascending_session_pay_more_for_the_longest_context() -> None:
     points = calibration()
-    measured, host = windows(points), read_host(points, 0)
-    way = (
-        host.submit_s,
-        host.submit_token_s,
-        host.send_s,
-        host.deliver_s,
-        host.intake_s,
-        host.intake_token_s,
-    )
-    known = model.Known(IDLE_W, COEFFICIENTS.limits, padding([]), *way)
-    guessed = model.guess_model(measured, host, known, 670.0, 1, (), has_ascending=True)
+    measured = windows(points)
+    known = model.Known(IDLE_W, COEFFICIENTS.limits, padding([]), read_host(points, 0))
+    guessed = model.guess_model(measured, known, 670.0, 1, (), has_ascending=True)
     log_values = np.log(guessed.guess)
     usual = guessed.build(log_values)[0]
     numbers_of = fitting.Sessions({}, (0,)).numbers(guessed, log_values)
