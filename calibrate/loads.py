@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from calibrate.attention import typical_order
 from calibrate.grid import RAGGEDNESS, SHORTEST, Point, contexts, scanned_lengths
 
 SETTLE_S = 0.35
@@ -195,15 +196,15 @@ class Loader:
         return prompt_tokens, min(drawn, 8 * point.output_tokens)
 
     def _decoding(self, point: Point, ready: list[asyncio.Event]) -> list[asyncio.Task[None]]:
-        """Start the sequences of a batch that decodes, in random order; each tells when it has begun.
+        """Start the sequences of a batch that decodes, in a typical order; each tells when it has begun.
 
         Attention walks through a batch in this order and ends the later the later the longest contexts come:
-        in ascending order decode steps took up to 9 % longer.
+        in ascending order decode steps took up to 9 % longer, by the luck of one random order up to 10 %.
         """
         tokens = contexts(point)
         return [
             asyncio.create_task(self._decode(self._context(index, tokens[index]), ready[index]))
-            for index in np.random.default_rng(point.repeat).permutation(point.batch).tolist()
+            for index in typical_order(tokens, point.repeat)
         ]
 
     async def _decode(self, prompt: list[int], ready: asyncio.Event) -> None:
