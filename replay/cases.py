@@ -20,7 +20,7 @@ class Case:
 
     Attributes:
         name: Name of its folder: letters, digits, `.`, `_` and `-`.
-        trace: Path of the trace.
+        trace: Path of the trace, or name of a public one that was fetched.
         policy: As `--policy` takes it.
         settings: The policy's options, as `--set` takes them.
         from_s, to_s, limit, stretch: Which requests, see `traces.selection.select`.
@@ -59,10 +59,18 @@ class Case:
         """
         from sim import sweep
 
+        return sweep.Case(self._trace_path(), **self.selection).read_trace()
+
+    def _trace_path(self) -> Path:
+        from traces.fetch import fetched
+        from traces.public import PUBLIC_TRACES
+
         path = Path(self.trace)
-        if not path.exists():
-            raise ValueError(f"{path}: no such file; case {self.name} names it as its trace")
-        return sweep.Case(path, **self.selection).read_trace()
+        if path.exists():
+            return path
+        if self.trace in (public.name for public in PUBLIC_TRACES):
+            return fetched(self.trace)
+        raise ValueError(f"{path}: no such file; case {self.name} names it as its trace")
 
     def predict(self, trace: "Trace", seed: int) -> "Trace":
         """Return the requests with what policies are told of their outputs.

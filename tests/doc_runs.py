@@ -18,6 +18,7 @@ from traces.selection import select
 SHOW_REAL_OUTPUT = ("README.md", "estimate.md", "howto-fleet.md", "howto-policy.md", "tutorial.md")
 """Pages whose blocks behind a command are just what it prints."""
 NEEDS = {
+    r"^replay trace fetch \S": "a network",
     r"^replay calibrate": "a GPU",
     r"^replay validate": "vLLM",
     r"^replay explore": "a browser",

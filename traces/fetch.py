@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from traces.public import PublicTrace
+from traces.public import PublicTrace, public_trace
 from traces.whole_files import whole_file
 
 Progress = Callable[[int, int | None], None]
@@ -32,6 +32,22 @@ def cache_folder() -> Path:
     else:
         base = Path.home() / ".cache"
     return base / "replay" / "traces"
+
+
+def fetched(name: str) -> Path:
+    """Return where the public trace called `name` lies, once fetched.
+
+    Raises:
+        ValueError: There is no such trace, or it was not fetched.
+    """
+    path = _place(public_trace(name), cache_folder())
+    if not path.exists():
+        raise ValueError(f"the public trace {name} was not fetched yet; `replay trace fetch {name}` does")
+    return path
+
+
+def _place(trace: PublicTrace, folder: Path) -> Path:
+    return folder / trace.name / trace.file_name
 
 
 def fetch(
@@ -58,7 +74,7 @@ def fetch(
         ValueError: No hash is known, or the file has another one.
     """
     expected = _expected(trace, sha256)
-    path = folder / trace.name / trace.file_name
+    path = _place(trace, folder)
     if path.exists() and _sha256(path) == expected:
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
