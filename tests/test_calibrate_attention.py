@@ -65,3 +65,7 @@ def test_a_typical_order_is_as_late_as_random_ones_are_on_average() -> None:
 def test_a_batch_of_nobody_or_one_has_one_order() -> None:
     assert typical_order([], 0) == []
     assert typical_order([500], 3) == [0]
+
+
+def test_equal_contexts_stay_in_their_order() -> None:
+    assert typical_order([500] * 4, 3) == [0, 1, 2, 3]
