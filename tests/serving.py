@@ -13,7 +13,7 @@ from sim.kv_transfer import KvTransfer
 from sim.options import EngineOptions
 from sim.pools import Pool, Pools, prefilled_requests_of, prompts_of
 from sim.table import CostTable
-from traces.trace import PrefixBlocks, Trace
+from traces.trace import Ints, PrefixBlocks, Trace
 
 Batch = list[tuple[int, int]]
 """Rows and their tokens, in the order of the step."""
@@ -113,6 +113,19 @@ def steps_of(engine: SimulatedEngine) -> list[Step]:
             step.context[row] = context
             step.blocks[row] = blocks
     return steps
+
+
+def count_sampled(sampled: Ints, trace: Trace, step: Step) -> None:
+    """Add what a step samples, a token of each request that has all of its own computed by then.
+
+    Args:
+        sampled: Tokens sampled before, by request, shape (requests,), updated in place.
+        trace: The requests.
+        step: The step.
+    """
+    for row, tokens in step.batch:
+        has = int(trace.prompt_tokens[row] + sampled[row])
+        sampled[row] += step.context[row] + tokens == has
 
 
 def batches(prompts: Sequence[int], outputs: Sequence[int], **options: object) -> list[Batch]:

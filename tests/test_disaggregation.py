@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from serving import receiver, sender, serve_by, small_options, steps_of, trace_of
+from serving import count_sampled, receiver, sender, serve_by, small_options, steps_of, trace_of
 from test_engine_laws import few, workloads
 from test_fleet import OPTIONS, POLICIES, assert_same_results, replica_of
 from test_pools import FAST, SLOW
@@ -147,8 +147,7 @@ def test_only_the_last_prompt_token_is_computed_where_the_kv_is_brought(
         for row, tokens in step.batch:
             assert tokens == 1 or row in was_preempted
             assert step.blocks[row] == -(-(step.context[row] + tokens) // options.block_size)
-            has = int(trace.prompt_tokens[row] + sampled[row])
-            sampled[row] += step.context[row] + tokens == has
+        count_sampled(sampled, trace, step)
     assert sampled.tolist() == trace.output_tokens.tolist()
     assert engine.free_blocks == options.num_gpu_blocks - 1
     assert np.all(engine.first_token_s <= engine.finished_s)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from serving import serve, small_options, steps_of, trace_of
+from serving import count_sampled, serve, small_options, steps_of, trace_of
 from toy_table import toy_table
 
 from sim.engine import SimulatedEngine
@@ -71,9 +71,7 @@ def test_every_request_finishes_once_with_the_tokens_it_asked_for(
     assert engine.running == 0
     sampled = np.zeros(len(trace), np.int64)
     for step in steps_of(engine):
-        for row, tokens in step.batch:
-            has = int(trace.prompt_tokens[row] + sampled[row])
-            sampled[row] += step.context[row] + tokens == has
+        count_sampled(sampled, trace, step)
     assert sampled.tolist() == trace.output_tokens.tolist()
 
 
@@ -91,11 +89,11 @@ def test_a_step_tells_how_much_kv_its_decodes_read_and_the_longest_of_them(
         for row in step.preempted:
             del prefilled_until[row]
         read = [0]
-        for row, tokens in step.batch:
+        for row, _ in step.batch:
             has = int(trace.prompt_tokens[row] + sampled[row])
             if step.context[row] >= prefilled_until.setdefault(row, has):
                 read.append(step.context[row] + 1)
-            sampled[row] += step.context[row] + tokens == has
+        count_sampled(sampled, trace, step)
         assert kv_tokens == [sum(read), max(read)]
 
 
