@@ -53,6 +53,9 @@ class Coefficients(NamedTuple):
             read by then, and few blocks of the GPU still work.
         most_alone: Share of the step's KV tokens beyond which attention splits a context among blocks, so
             that no more of it counts as longest.
+        beyond_mean: What of the mean context does not count as longest: 1 if nobody waits for the longest of
+            equal contexts, 0 in tables fitted before that was known.
+        resting: Share of `busy_w` that the GPU draws while it waits for the longest context.
         padded: Tokens that a step of i tokens is padded to by CUDA graphs, shape (largest graph + 1,).
         limits: Largest measured prefill tokens, decode sequences, KV tokens and pairs of a step, shape (4,).
         idle_w: Power without work, all GPUs, model loaded.
@@ -80,6 +83,8 @@ class Coefficients(NamedTuple):
     per_kv_mixed: Floats = np.zeros(2)
     per_longest: float = 0.0
     most_alone: float = 1.0
+    beyond_mean: float = 0.0
+    resting: float = 1.0
     padded: Ints = np.zeros(0, np.int64)
     busy_w: float = 0.0
     cap_w: float = np.inf
@@ -143,7 +148,10 @@ def step_cost(
     tokens = prefill_tokens + decode_seqs
     padded = float(c.padded[tokens]) if tokens < len(c.padded) else float(tokens)
     kv_s, kv_j = c.per_kv[0] * kv_tokens, c.per_kv[1] * kv_tokens
-    kv_s += c.per_longest * min(float(longest_tokens), c.most_alone * kv_tokens)
+    more_tokens = longest_tokens - c.beyond_mean * kv_tokens / max(decode_seqs, 1)
+    alone_s = c.per_longest * min(max(more_tokens, 0.0), c.most_alone * kv_tokens)
+    kv_s += alone_s
+    kv_j -= (1.0 - c.resting) * c.busy_w * alone_s
     if prefill_tokens == 0:
         place = interval(padded, c.knots)
         linear_s = between(padded, place, c.knots, c.linear_s)

@@ -17,7 +17,10 @@ from traces.whole_files import whole_file
 DEFAULT = "h200-llama-3.1-8b-bf16"
 """The table used when none is named."""
 
-FORMAT = 4
+FORMAT = 5
+NOT_IN_FORMAT_4 = {"beyond_mean": 0.0, "resting": 1.0}
+"""Coefficients that tables of that format lack, with the values that give what they gave."""
+
 TABLE_FILE = "table.json"
 STATES = ("sleep-1", "sleep-2", "off")
 SCALARS = ("gpus", "power_limit_w", "bare_idle_w")
@@ -84,13 +87,16 @@ def table_from_json(values: Any) -> CostTable:
     """
     if not isinstance(values, dict):
         raise ValueError(f"it holds {type(values).__name__}, not an object")
-    if values.get("format") != FORMAT:
-        raise ValueError(f"its format is {values.get('format')!r}, this version reads {FORMAT}")
+    if values.get("format") not in (4, FORMAT):
+        raise ValueError(f"its format is {values.get('format')!r}, this version reads 4 and {FORMAT}")
     columns = _named(
         {"states": {}, **values}, "the table", ["format", *(field.name for field in fields(CostTable))]
     )
     del columns["format"]
-    numbers = _named(columns["coefficients"], "coefficients", Coefficients._fields)
+    given = columns["coefficients"]
+    if values["format"] == 4 and isinstance(given, dict):
+        given = {**NOT_IN_FORMAT_4, **given}
+    numbers = _named(given, "coefficients", Coefficients._fields)
     host = _named(columns["host"], "host", HostTime._fields)
     for name, value in [*host.items(), *((name, columns[name]) for name in SCALARS)]:
         if not isinstance(value, int | float) or not np.isfinite(value):

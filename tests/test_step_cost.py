@@ -202,6 +202,30 @@ def test_the_longest_context_takes_time_of_its_own_up_to_a_share_of_all(
         assert more(longest_tokens) == pytest.approx((own_s, free.busy_w * own_s), rel=1e-9)
 
 
+@given(loads(), st.floats(0.0, 1.0), st.floats(0.0, 1.0))
+def test_who_waits_for_the_longest_context_waits_for_what_it_has_beyond_the_mean_and_rests(
+    load: Load, beyond_mean: float, resting: float
+) -> None:
+    free = CAPPED._replace(cap_w=np.inf, beyond_mean=beyond_mean, resting=resting)
+    none_s, none_j = cost(free._replace(per_longest=0.0), load)
+    seconds, joules = cost(free, load)
+    _, _, _, seqs, kv_tokens, longest_tokens = load
+    more_tokens = longest_tokens - beyond_mean * kv_tokens / max(seqs, 1)
+    alone_s = free.per_longest * min(more_tokens, free.most_alone * kv_tokens)
+    assert seconds - none_s == pytest.approx(alone_s, rel=1e-6, abs=1e-12)
+    assert joules - none_j == pytest.approx(resting * free.busy_w * alone_s, rel=1e-6, abs=1e-9)
+
+
+def test_nobody_waits_for_the_longest_of_equal_contexts_if_all_of_the_mean_is_taken_off() -> None:
+    beyond = CAPPED._replace(beyond_mean=1.0, resting=0.5)
+    for seqs in (1, 2, 20, 300):
+        equal: Load = (0, 0, 0.0, seqs, 1500 * seqs, 1500)
+        assert cost(beyond, equal) == pytest.approx(cost(beyond._replace(per_longest=0.0), equal), rel=1e-12)
+        assert cost(CAPPED, equal)[0] > cost(beyond, equal)[0]
+    floored: Load = (0, 0, 0.0, 3, 1000, 333)
+    assert cost(beyond, floored) == cost(beyond._replace(per_longest=0.0), floored)
+
+
 def test_a_log_without_the_longest_contexts_gives_the_mean() -> None:
     log = {"decode_seqs": np.array([0, 3, 2]), "kv_tokens": np.array([0, 300, 41])}
     assert logged_longest(log).tolist() == [0, 100, 20]

@@ -84,8 +84,25 @@ def test_another_format_is_refused_by_its_number(tmp_path: Path) -> None:
     save_table(TOY_TABLE, tmp_path)
     change(tmp_path, lambda values: values.update(format=1))
     with pytest.raises(
-        ValueError, match=r"table\.json: not a cost table: its format is 1, this version reads 4;"
+        ValueError, match=r"table\.json: not a cost table: its format is 1, this version reads 4 and 5;"
     ):
+        load_table(str(tmp_path))
+
+
+def test_a_table_of_format_4_costs_what_it_cost(tmp_path: Path) -> None:
+    save_table(TOY_TABLE, tmp_path)
+    names = ("beyond_mean", "resting")
+
+    def as_it_was(values: dict[str, Any]) -> None:
+        values["format"] = 4
+        for name in names:
+            del values["coefficients"][name]
+
+    change(tmp_path, as_it_was)
+    read = load_table(str(tmp_path)).coefficients
+    assert (read.beyond_mean, read.resting) == (0.0, 1.0)
+    change(tmp_path, lambda values: values.update(format=5))
+    with pytest.raises(ValueError, match="coefficients has no beyond_mean"):
         load_table(str(tmp_path))
 
 
