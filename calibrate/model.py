@@ -16,9 +16,10 @@ from sim.step_cost import Coefficients
 from traces.trace import Floats, Ints
 
 DECODE_SECOND_KNOTS = (
-    1, 8, 16, 24, 32, 48, 64, 96, 128, 160, 192, 256, 272, 320, 384, 416, 448, 480, 512, 513, 640, 1024,
+    1, 8, 16, 24, 32, 48, 64, 72, 96, 128, 136, 160, 192, 256, 272, 320, 384, 416, 448, 480, 512, 513, 640,
+    1024,
 )  # fmt: skip
-DECODE_JOULE_KNOTS = (1, 8, 16, 32, 64, 96, 128, 192, 256, 384, 512, 640, 1024)
+DECODE_JOULE_KNOTS = (1, 8, 16, 32, 64, 72, 96, 128, 136, 192, 256, 384, 512, 640, 1024)
 TILE = 256
 """Rows of the blocks that matrix products are cut into: just above a multiple, one more wave begins."""
 TILED = 4096
@@ -33,8 +34,9 @@ PROMPT_JOULE_KNOTS = (1, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
 CARDS_BALANCE = 0.002
 """The cards' factors have the geometric mean 1, so that the table is that of the mean card."""
 
-EDGES = (272, 513, *range(2 * TILE + 1, TILED, TILE))
-"""Tokens just above a multiple of TILE, at which matrix products may take one more wave of blocks: a jump."""
+EDGES = (72, 136, 272, 513, *range(2 * TILE + 1, TILED, TILE))
+"""Where a jump may be: just above a multiple of TILE, as matrix products may take one more wave of blocks,
+and at the CUDA graphs just above 64 and 128, as FP8 then takes another kernel."""
 JUMP = 0.3
 """How high it may reasonably be, as a logarithm."""
 
@@ -50,8 +52,17 @@ one H200 gives, whose batches were measured in all orders and with equal context
 MOST_ALONE = 0.055
 """Share of a step's KV tokens beyond which attention splits a context, on one GPU with eight heads of KV."""
 
+RESTING = 0.6
+"""Share of `busy_w` that a GPU draws while it waits for the longest context: fits to Llama-3.1-8B in FP8 say
+0.4 to 0.7, from batches of equal and of unequal contexts."""
+
 ASCENDING = 2.6
 """How much more the longest context costs where a batch decodes in ascending order of contexts."""
+
+
+LIKE_PROMPTS = 0.25
+"""How far, as a logarithm, the linear layers of a step that only decodes may reasonably lie off those of one
+with prompts and as many tokens, where it is larger than any CUDA graph: both launch the same kernels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +131,8 @@ class Model:
             per_kv_mixed=np.array([p["kv_mixed_s"], p["kv_mixed_j"]]),
             per_longest=p["kv_s"] * p["longest"] * (p["ascending"] if is_ascending else 1.0),
             most_alone=p["most_alone"],
+            beyond_mean=1.0,
+            resting=p["resting"],
             padded=self.known.padded,
             busy_w=p["busy_w"],
             cap_w=p["cap_w"],
@@ -164,10 +177,21 @@ class Model:
         off = (log_values - np.log(self.guess)) / self.width
         values = dict(zip(self.names, np.exp(log_values).tolist(), strict=True))
         bends = [bend for name in self.knots for bend in _bends(*self._curve(values, name), SMOOTH[name[-1]])]
+        bends += self._unlike_prompts(values)
         balance = [
             sum(np.log(values[kind + card]) for card in self.cards) / CARDS_BALANCE for kind in CARD_WIDTHS
         ]
         return np.concatenate([off, bends, balance if self.cards else []])
+
+    def _unlike_prompts(self, values: dict[str, float]) -> list[float]:
+        """Return how far decode steps larger than any graph lie off steps with prompts, in widths."""
+        unlike: list[float] = []
+        for unit in "sj":
+            knots, at_knots = self._curve(values, f"decode_{unit}")
+            beyond = knots >= len(self.known.padded)
+            prompts = np.interp(knots[beyond], *self._curve(values, f"prompt_{unit}"))
+            unlike += (np.log(at_knots[beyond] / prompts) / LIKE_PROMPTS).tolist()
+        return unlike
 
 
 def _bends(knots: Floats, at_knots: Floats, width: float) -> list[float]:
@@ -243,6 +267,7 @@ def guess_model(
         "kv_mixed_j": (0.5 * kv_j, 1.5),
         "longest": (LONGEST * gpus, 0.15),
         "most_alone": (MOST_ALONE / gpus, 0.2),
+        "resting": (RESTING, 0.3),
         "busy_w": (busy_w, 0.2),
         "cap_w": (cap_w, 0.02),
         "gamma": (2.0, 0.3),
@@ -256,7 +281,7 @@ def guess_model(
         "piecewise_s": (known.host.piecewise_s, 0.2),
         "eager_s": (known.host.eager_s, 0.05),
         "per_token_s": (max(known.host.per_token_s, 1e-8), 0.2),
-        "per_seq_s": (3e-6, 0.5),
+        "per_seq_s": (3e-6, 1.0),
         "process_s": (known.host.process_s, 0.1),
         "process_seq_s": (known.host.process_seq_s, 0.05),
         "output_s": (OUTPUT_S, 1.0),

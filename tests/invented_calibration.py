@@ -33,6 +33,8 @@ COEFFICIENTS = Coefficients(
     per_kv_mixed=np.array([1.5e-8, 6e-6]),
     per_longest=8e-8,
     most_alone=0.06,
+    beyond_mean=1.0,
+    resting=0.5,
     limits=np.array([2048.0, 96.0, 150_000.0, 3e6]),
     idle_w=IDLE_W,
     padded=np.array([min(size for size in GRAPHS if size >= i) for i in range(GRAPHS[-1] + 1)]),

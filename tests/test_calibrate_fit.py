@@ -96,6 +96,8 @@ def test_the_fit_finds_the_numbers_that_the_windows_determine(fitted: Fit) -> No
     assert found.per_kv[1] == pytest.approx(true.per_kv[1], rel=0.1)
     assert found.per_longest == pytest.approx(true.per_longest, rel=0.07)  # the prior is 12 % off
     assert found.most_alone == pytest.approx(true.most_alone, rel=0.03)
+    assert found.beyond_mean == true.beyond_mean
+    assert true.resting < found.resting < model.RESTING  # few batches are unequal: from the prior towards it
     for batch in (1, 32, 64, 96):  # a sequence's own work and its tokens' show together only
         of_found, of_true = (
             np.interp(batch, c.knots, c.linear_s) + batch * c.per_seq[0] for c in (found, true)
@@ -110,6 +112,28 @@ def test_the_fit_finds_the_numbers_that_the_windows_determine(fitted: Fit) -> No
     assert fitted.host.deliver_s == pytest.approx(HOST.deliver_s, rel=0.05)
     assert fitted.host.graph_tokens == HOST.graph_tokens
     assert found.padded.tolist() == true.padded.tolist()
+
+
+def test_steps_larger_than_any_graph_are_held_near_those_with_prompts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(model, "DECODE_SECOND_KNOTS", (1, 32, 96))
+    monkeypatch.setattr(model, "DECODE_JOULE_KNOTS", (1, 32, 96))
+    known = model.Known(IDLE_W, COEFFICIENTS.limits, padding([64]), read_host(calibration(), 64))
+    guessed = model.guess_model(windows(calibration()), known, 670.0, 1, (), has_ascending=False)
+    guess = guessed.build(np.log(guessed.guess))[0]
+    for name, prompts in (("decode_s_96", guess.prompt_s), ("decode_j_96", guess.prompt_j)):
+        like_prompts = float(np.interp(96, guess.prompt_knots, prompts))
+        pulls = []
+        for width in (0.1, np.inf):
+            monkeypatch.setattr(model, "LIKE_PROMPTS", width)
+            log_values = np.log(guessed.guess)
+            near, far = log_values.copy(), log_values.copy()
+            near[guessed.names.index(name)] = np.log(like_prompts)
+            far[guessed.names.index(name)] = np.log(3.0 * like_prompts)
+            pulls.append([np.square(guessed.prior_residuals(values)).sum() for values in (near, far)])
+        (near_pull, far_pull), (near_free, far_free) = pulls
+        assert far_pull - near_pull - (far_free - near_free) == pytest.approx((np.log(3.0) / 0.1) ** 2)
 
 
 def test_steps_that_take_no_time_by_the_model_are_far_off_but_not_infinitely() -> None:
