@@ -107,10 +107,13 @@ class Loader:
 
     async def warm_up(self) -> None:
         """Send a few requests that are not measured."""
+        most = self._max_model_len // 2
         for prompt_tokens, output_tokens in WARM_UPS:
             unmeasured = Times()
-            prompts = [self._fresh(prompt_tokens) for _ in range(WARM_UP_WIDTH)]
-            await asyncio.gather(*(self._once(prompt, output_tokens, unmeasured) for prompt in prompts))
+            prompts = [self._fresh(min(prompt_tokens, most)) for _ in range(WARM_UP_WIDTH)]
+            await asyncio.gather(
+                *(self._once(prompt, min(output_tokens, most), unmeasured) for prompt in prompts)
+            )
         await asyncio.sleep(REST_S)
 
     async def _idle(self, _: Point, times: Times) -> None:

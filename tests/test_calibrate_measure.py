@@ -274,6 +274,15 @@ def test_unequal_contexts_are_sent_in_a_random_order_that_is_the_repeats_own() -
     assert sorted(first) == sorted(other)
 
 
+@pytest.mark.usefixtures("bench")
+def test_what_warms_an_engine_up_fits_its_longest_request() -> None:
+    engine = Recorder()
+    facts = {**engine.facts(), "max_model_len": 1024}
+    engine.facts = lambda: facts  # type: ignore[method-assign]
+    asyncio.run(loads.Loader(engine, seed=3, hold_s=0.05).warm_up())
+    assert {len(prompt) for prompt in engine.prompts} == {500, 512}
+
+
 class Recorder(StandInEngine):
     """An engine that answers at once and remembers the prompts."""
 
