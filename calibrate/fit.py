@@ -1,6 +1,6 @@
 """Fit the cost model to the windows of a calibration, by replaying them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,13 +109,20 @@ class Fit:
     spread: dict[str, float]
 
 
-def fit(points: list[RawPoint], facts: dict[str, Any], say: Callable[[str], None]) -> Fit:
+def fit(
+    points: list[RawPoint],
+    facts: dict[str, Any],
+    say: Callable[[str], None],
+    before: Mapping[str, float] | None = None,
+) -> Fit:
     """Return the model fitted to all points.
 
     Args:
         points: What `calibrate.measure` measured.
         facts: What it wrote beside them: engine options and GPU.
         say: Told how the fit goes, a line at a time.
+        before: `Fit.parameters` to start from, of a fit to some of these points; what is not in it, and
+            without it all, starts from guesses read from the points.
 
     Raises:
         ValueError: A kind of point that a table needs is missing, or counter and power disagree.
@@ -134,7 +141,8 @@ def fit(points: list[RawPoint], facts: dict[str, Any], say: Callable[[str], None
     model = guess_model(
         measured, known, facts["gpu"]["power_limit_w"] * gpus, gpus, cards, bool(sessions.ascending)
     )
-    log_values = _least_squares(model, measured, sessions, say)
+    start = [(before or {}).get(name, guess) for name, guess in zip(model.names, model.guess, strict=True)]
+    log_values = _least_squares(model, np.log(start), measured, sessions, say)
     coefficients, host_time = model.build(log_values)
     numbers_of = sessions.numbers(model, log_values)
     of_mean_card = tuple(residual_of(coefficients, host_time, window) for window in measured)
@@ -212,7 +220,7 @@ def _limits(measured: list[Window]) -> Floats:
 
 
 def _least_squares(
-    model: Model, measured: list[Window], sessions: Sessions, say: Callable[[str], None]
+    model: Model, start: Floats, measured: list[Window], sessions: Sessions, say: Callable[[str], None]
 ) -> Floats:
     def all_residuals(log_values: Floats) -> Floats:
         numbers_of = sessions.numbers(model, log_values)
@@ -222,8 +230,8 @@ def _least_squares(
     rng = np.random.default_rng(0)
     best: Any = None
     for restart in range(1 + RESTARTS):
-        start = np.log(model.guess) if best is None else best.x + rng.normal(0.0, 0.05, len(model.guess))
-        found = search(all_residuals, start)
+        near = start if best is None else best.x + rng.normal(0.0, 0.05, len(start))
+        found = search(all_residuals, near)
         say(f"fit {restart + 1} of {1 + RESTARTS}: cost {found.cost:.0f} after {found.nfev} evaluations")
         if best is None or found.cost < best.cost:
             best = found

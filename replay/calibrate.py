@@ -156,6 +156,8 @@ def _is_measured(model: str, out: Path, options: dict[str, Any], gpus: tuple[int
 def fit_table(out: Path, adapted: str | None = None) -> None:
     """Fit a table to the points in `out` and write points.parquet, residuals.parquet and table.json there.
 
+    A table that is there is where the fit starts from.
+
     Args:
         out: The folder.
         adapted: The table to adapt to the points' card, None to fit all of the model.
@@ -181,9 +183,13 @@ def fit_table(out: Path, adapted: str | None = None) -> None:
     base = load_table(adapted) if adapted else None
     if base is not None:
         facts = {"bare_idle_w": base.bare_idle_w, **facts}  # unknown where the engine was there before
-    fitted = adapt(points, facts, base, say) if base else fit(points, facts, say)
+    there = _table_in(out)
+    if base is not None:
+        fitted = adapt(points, facts, base, say)
+    else:
+        fitted = fit(points, facts, say, there.meta.get("parameters") if there else None)
     table = make_table(out.resolve().name, fitted, facts, points_file, base.name if base else None)
-    save_table(_with_states(table, base or _table_in(out)), out)
+    save_table(_with_states(table, base or there), out)
     write_residuals(fitted.residuals, out / "residuals.parquet")
     for kind, errors in table.meta["errors"].items():
         say(

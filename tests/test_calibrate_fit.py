@@ -114,6 +114,20 @@ def test_the_fit_finds_the_numbers_that_the_windows_determine(fitted: Fit) -> No
     assert found.padded.tolist() == true.padded.tolist()
 
 
+def test_a_fit_goes_on_from_the_numbers_of_one_before(fitted: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in KNOT_SETS:
+        monkeypatch.setattr(model, name, KNOTS)
+    monkeypatch.setattr(fitting, "RESTARTS", 0)
+    monkeypatch.setattr(fitting, "MOST_STEPS", 1)
+    some = {name: value for name, value in fitted.parameters.items() if name != "busy_w"}
+    stopped = fit(calibration(), FACTS, lambda _: None, {**some, "of_another_model": 1.0})
+    for name, value in some.items():
+        assert stopped.parameters[name] == pytest.approx(value, rel=1e-9), name
+    guessed = fit(calibration(), FACTS, lambda _: None)
+    assert stopped.parameters["busy_w"] == pytest.approx(guessed.parameters["busy_w"])
+    assert stopped.parameters["busy_w"] != pytest.approx(fitted.parameters["busy_w"], rel=1e-3)
+
+
 def test_steps_larger_than_any_graph_are_held_near_those_with_prompts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
