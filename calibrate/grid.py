@@ -159,8 +159,8 @@ OPEN = (
 """Arrivals that do not wait for the engine: launches are then not held up by the next request coming in."""
 
 STANDARD_RAGGED = {
-    400: (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512, 900),
-    1200: (2, 4, 8, 16, 32, 64, 128, 256, 512, 1000),
+    400: (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 72, 96, 128, 136, 192, 256, 512, 900),
+    1200: (2, 4, 8, 16, 32, 64, 72, 96, 128, 136, 160, 256, 512, 1000),
     4000: (2, 8, 32, 64),
 }
 
@@ -181,7 +181,12 @@ LARGE = (
 )
 """Batches that fill the KV cache, alone and beside prompts that fill the step: what offline work runs at."""
 
-STANDARD_DECODE = {128: (1, 320, 384, 448, 480, 512, 640), 1024: (1, 64, 256), 4096: (1, 48), 16384: (1,)}
+STANDARD_DECODE = {
+    128: (1, 320, 384, 448, 480, 512, 640),
+    1024: (1, 64, 76, 136, 256),
+    4096: (1, 48),
+    16384: (1, 8),
+}
 """Batches of equal contexts: their KV tokens without a longest context."""
 
 STANDARD_TRICKLE = (
