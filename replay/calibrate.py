@@ -156,7 +156,7 @@ def _is_measured(model: str, out: Path, options: dict[str, Any], gpus: tuple[int
 def fit_table(out: Path, adapted: str | None = None) -> None:
     """Fit a table to the points in `out` and write points.parquet, residuals.parquet and table.json there.
 
-    A table that is there is where the fit starts from.
+    The fit starts from the numbers of a table that is there, if it can be read.
 
     Args:
         out: The folder.
@@ -183,7 +183,7 @@ def fit_table(out: Path, adapted: str | None = None) -> None:
     base = load_table(adapted) if adapted else None
     if base is not None:
         facts = {"bare_idle_w": base.bare_idle_w, **facts}  # unknown where the engine was there before
-    there = _table_in(out)
+    there = _readable_table_in(out)
     if base is not None:
         fitted = adapt(points, facts, base, say)
     else:
@@ -203,6 +203,16 @@ def _table_in(out: Path) -> "CostTable | None":
     from sim.table_files import load_table
 
     return load_table(str(out)) if (out / "table.json").exists() else None
+
+
+def _readable_table_in(out: Path) -> "CostTable | None":
+    """Return the table in a folder, None if there is none or, which is said, one that cannot be read."""
+    try:
+        return _table_in(out)
+    except ValueError as error:
+        reason = str(error).rpartition(";")[0]
+        say(f"{reason}; the table is made anew, without power states: measure those again with --states")
+        return None
 
 
 def _with_states(table: "CostTable", before: "CostTable | None") -> "CostTable":

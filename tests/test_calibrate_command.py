@@ -216,6 +216,7 @@ def test_measured_points_become_a_table_that_can_be_plotted(
     assert (table.name, table.source, table.gpu) == ("invented", "measured", "Invented")
     assert table.coefficients.cap_w == pytest.approx(COEFFICIENTS.cap_w, rel=0.01)
 
+    first_errors = table.meta["errors"]
     states = {"off": PowerState(70.0, 4.0, 500.0, 80.0, 9000.0)}
     table = replace(table, states=states, meta={**table.meta, "states_notes": {"rounds": 3}})
     save_table(table, out)
@@ -238,6 +239,17 @@ def test_measured_points_become_a_table_that_can_be_plotted(
     save_table(table, out)  # from the same start the same comes out
     assert CliRunner().invoke(main, fit_again).exit_code == 0
     assert table_to_json(load_table(str(out))) == table_to_json(fitted_again)
+
+    old = {**table_to_json(table), "format": 3}
+    (out / "table.json").write_text(json.dumps(old))
+    anew = CliRunner().invoke(main, ["calibrate", "--out", str(out), "--fit-only"])
+    assert anew.exit_code == 0, anew.stderr
+    assert (
+        "table.json: not a cost table: its format is 3, this version reads 4 and 5; the table is made anew, "
+        "without power states: measure those again with --states\n"
+    ) in anew.stderr
+    assert load_table(str(out)).states == {}
+    assert load_table(str(out)).meta["errors"] == first_errors
 
     plotted = CliRunner().invoke(main, ["tables", str(out), "--plot", str(tmp_path / "plot.png")])
     assert plotted.exit_code == 0, plotted.stderr
