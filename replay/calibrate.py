@@ -216,13 +216,18 @@ def _readable_table_in(out: Path) -> "CostTable | None":
 
 
 def _with_states(table: "CostTable", before: "CostTable | None") -> "CostTable":
-    """Return a table with the power states of the one that is adapted, or of the one that is fitted again."""
+    """Return a table with the power states of the one that is adapted, or of the one that is fitted again.
+
+    Watts and joules are scaled from that one's idle power to the table's own, as in `calibrate.states_fit`.
+    """
     from dataclasses import replace
 
     if before is None or not before.states:
         return table
+    scale = table.coefficients.idle_w / before.coefficients.idle_w
+    states = {name: state.scaled(scale) for name, state in before.states.items()}
     notes = {"states_notes": before.meta.get("states_notes")}
-    return replace(table, states=before.states, meta={**table.meta, **notes})
+    return replace(table, states=states, meta={**table.meta, **notes})
 
 
 def _tell(folder: Path, *, is_fitted: bool) -> None:

@@ -24,6 +24,12 @@ class PowerState:
     leave_s: float
     leave_j: float
 
+    def scaled(self, scale: float) -> "PowerState":
+        """Return the state of a GPU that draws `scale` times as much, in the same time."""
+        return PowerState(
+            scale * self.power_w, self.enter_s, scale * self.enter_j, self.leave_s, scale * self.leave_j
+        )
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CostTable:

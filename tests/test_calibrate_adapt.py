@@ -17,7 +17,7 @@ from calibrate.fit import Residual, spread_of
 from calibrate.raw import append
 from replay.main import main
 from sim.step_cost import gap_energy, new_state, step_cost
-from sim.table import CostTable
+from sim.table import CostTable, PowerState
 from sim.table_files import load_table, save_table
 
 MEAN = replace(
@@ -91,7 +91,8 @@ def test_points_without_work_are_refused() -> None:
 def test_the_command_adapts_a_table(tmp_path: Path) -> None:
     for folder in ("mean", "mine"):
         (tmp_path / folder).mkdir()
-    save_table(MEAN, tmp_path / "mean")
+    asleep = PowerState(power_w=IDLE_W + 3.0, enter_s=12.0, enter_j=1500.0, leave_s=10.0, leave_j=1200.0)
+    save_table(replace(MEAN, states={"sleep-1": asleep}), tmp_path / "mean")
     for raw in calibration(*on_card(COEFFICIENTS, HOST, CARD)):
         append(tmp_path / "mine" / "points.jsonl", raw)
     (tmp_path / "mine" / "facts.json").write_text(json.dumps(FACTS))
@@ -102,6 +103,13 @@ def test_the_command_adapts_a_table(tmp_path: Path) -> None:
     assert (table.name, table.meta["adapted_from"]) == ("mine", "mean")
     assert table.meta["parameters"]["host"] == pytest.approx(CARD.host, rel=0.01)
     assert set(table.meta["spread"]) == {"prefill", "decode", "idle", "repeat"}
+    (state,) = table.states.values()
+    scale = IDLE_W / (IDLE_W + 4.0)  # the card idles at less than the mean one, and sleeps at less, too
+    assert (state.enter_s, state.leave_s) == (12.0, 10.0)
+    assert state.power_w < table.coefficients.idle_w
+    assert (state.power_w, state.enter_j, state.leave_j) == pytest.approx(
+        (scale * (IDLE_W + 3.0), scale * 1500.0, scale * 1200.0)
+    )
 
 
 def test_the_spread_is_the_root_mean_square_by_kind() -> None:
