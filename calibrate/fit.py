@@ -141,7 +141,10 @@ def fit(
     model = guess_model(
         measured, known, facts["gpu"]["power_limit_w"] * gpus, gpus, cards, bool(sessions.ascending)
     )
-    start = [(before or {}).get(name, guess) for name, guess in zip(model.names, model.guess, strict=True)]
+    start = model.guess.copy()
+    for place, name in enumerate(model.names):
+        if before is not None and name in before:
+            start[place] = before[name]
     log_values = _least_squares(model, np.log(start), measured, sessions, say)
     coefficients, host_time = model.build(log_values)
     numbers_of = sessions.numbers(model, log_values)
