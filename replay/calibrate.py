@@ -183,13 +183,13 @@ def fit_table(out: Path, adapted: str | None = None) -> None:
     base = load_table(adapted) if adapted else None
     if base is not None:
         facts = {"bare_idle_w": base.bare_idle_w, **facts}  # unknown where the engine was there before
-    there = _readable_table_in(out)
+    before = base or _readable_table_in(out)
     if base is not None:
         fitted = adapt(points, facts, base, say)
     else:
-        fitted = fit(points, facts, say, there.meta.get("parameters") if there else None)
+        fitted = fit(points, facts, say, before.meta.get("parameters") if before else None)
     table = make_table(out.resolve().name, fitted, facts, points_file, base.name if base else None)
-    save_table(_with_states(table, base or there), out)
+    save_table(_with_states(table, before), out)
     write_residuals(fitted.residuals, out / "residuals.parquet")
     for kind, errors in table.meta["errors"].items():
         say(
