@@ -141,11 +141,9 @@ def fit(
     model = guess_model(
         measured, known, facts["gpu"]["power_limit_w"] * gpus, gpus, cards, bool(sessions.ascending)
     )
-    start = model.guess.copy()
-    for place, name in enumerate(model.names):
-        if before is not None and name in before:
-            start[place] = before[name]
-    log_values = _least_squares(model, np.log(start), measured, sessions, say)
+    start = {**dict(zip(model.names, model.guess.tolist(), strict=True)), **(before or {})}
+    log_start = np.log([start[name] for name in model.names])
+    log_values = _least_squares(model, log_start, measured, sessions, say)
     coefficients, host_time = model.build(log_values)
     numbers_of = sessions.numbers(model, log_values)
     of_mean_card = tuple(residual_of(coefficients, host_time, window) for window in measured)

@@ -176,20 +176,21 @@ class Model:
         """Return how far the parameters lie off their priors, in widths."""
         off = (log_values - np.log(self.guess)) / self.width
         values = dict(zip(self.names, np.exp(log_values).tolist(), strict=True))
-        bends = [bend for name in self.knots for bend in _bends(*self._curve(values, name), SMOOTH[name[-1]])]
-        bends += self._unlike_prompts(values)
+        curves = {name: self._curve(values, name) for name in self.knots}
+        bends = [bend for name, curve in curves.items() for bend in _bends(*curve, SMOOTH[name[-1]])]
+        bends += self._unlike_prompts(curves)
         balance = [
             sum(np.log(values[kind + card]) for card in self.cards) / CARDS_BALANCE for kind in CARD_WIDTHS
         ]
         return np.concatenate([off, bends, balance if self.cards else []])
 
-    def _unlike_prompts(self, values: dict[str, float]) -> list[float]:
+    def _unlike_prompts(self, curves: dict[str, tuple[Floats, Floats]]) -> list[float]:
         """Return how far decode steps larger than any graph lie off steps with prompts, in widths."""
         unlike: list[float] = []
         for unit in "sj":
-            knots, at_knots = self._curve(values, f"decode_{unit}")
+            knots, at_knots = curves[f"decode_{unit}"]
             beyond = knots >= len(self.known.padded)
-            prompts = np.interp(knots[beyond], *self._curve(values, f"prompt_{unit}"))
+            prompts = np.interp(knots[beyond], *curves[f"prompt_{unit}"])
             unlike += (np.log(at_knots[beyond] / prompts) / LIKE_PROMPTS).tolist()
         return unlike
 
