@@ -1,7 +1,7 @@
 """Cost tables: what was measured, where, and the numbers fitted to it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from sim.host_time import HostTime
@@ -26,8 +26,11 @@ class PowerState:
 
     def scaled(self, scale: float) -> "PowerState":
         """Return the state of a GPU that draws `scale` times as much, in the same time."""
-        return PowerState(
-            scale * self.power_w, self.enter_s, scale * self.enter_j, self.leave_s, scale * self.leave_j
+        return replace(
+            self,
+            power_w=scale * self.power_w,
+            enter_j=scale * self.enter_j,
+            leave_j=scale * self.leave_j,
         )
 
 

@@ -18,8 +18,9 @@ DEFAULT = "h200-llama-3.1-8b-bf16"
 """The table used when none is named."""
 
 FORMAT = 5
-NOT_IN_FORMAT_4 = {"beyond_mean": 0.0, "resting": 1.0}
-"""Coefficients that tables of that format lack, with the values that give what they gave."""
+OLDER_FORMAT = 4
+NOT_IN_OLDER = {"beyond_mean": 0.0, "resting": 1.0}
+"""Coefficients that tables of the older format lack, with the values that give what they gave."""
 
 TABLE_FILE = "table.json"
 STATES = ("sleep-1", "sleep-2", "off")
@@ -87,15 +88,16 @@ def table_from_json(values: Any) -> CostTable:
     """
     if not isinstance(values, dict):
         raise ValueError(f"it holds {type(values).__name__}, not an object")
-    if values.get("format") not in (4, FORMAT):
-        raise ValueError(f"its format is {values.get('format')!r}, this version reads 4 and {FORMAT}")
+    if values.get("format") not in (OLDER_FORMAT, FORMAT):
+        reads = f"{OLDER_FORMAT} and {FORMAT}"
+        raise ValueError(f"its format is {values.get('format')!r}, this version reads {reads}")
     columns = _named(
         {"states": {}, **values}, "the table", ["format", *(field.name for field in fields(CostTable))]
     )
     del columns["format"]
     given = columns["coefficients"]
-    if values["format"] == 4 and isinstance(given, dict):
-        given = {**NOT_IN_FORMAT_4, **given}
+    if values["format"] == OLDER_FORMAT and isinstance(given, dict):
+        given = {**NOT_IN_OLDER, **given}
     numbers = _named(given, "coefficients", Coefficients._fields)
     host = _named(columns["host"], "host", HostTime._fields)
     for name, value in [*host.items(), *((name, columns[name]) for name in SCALARS)]:
