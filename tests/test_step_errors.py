@@ -46,6 +46,16 @@ def test_a_gpu_that_decodes_quicker_shows_in_the_steps_that_only_decode(tmp_path
     assert 0.05 < found["decode"].error_fraction < 0.12
 
 
+def test_replicas_are_told_apart(tmp_path: Path) -> None:
+    runs = [raw for raw in calibration(COEFFICIENTS, HOST) if raw.point.kind == "scan"]
+    logs = [pd.DataFrame(raw.steps).assign(replica=number) for number, raw in enumerate(runs)]
+    pd.concat(logs).sort_values("done_s").to_parquet(tmp_path / "steps.parquet")
+    found = step_errors(tmp_path, TABLE)
+    assert {kind.kind for kind in found} == set(STEP_KINDS)
+    for kind in found:
+        assert kind.error_fraction == pytest.approx(0.0, abs=1e-9)
+
+
 def test_a_record_without_steps_has_no_errors_of_steps(tmp_path: Path) -> None:
     assert step_errors(tmp_path, TABLE) == ()
 
