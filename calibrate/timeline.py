@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.compiled import compiled_entry
-from sim.host_time import HostTime, launch_s, lead_s, process_s, woken_s
+from sim.host_time import HostTime, is_one_graph, launch_s, lead_s, process_s, woken_s
 from sim.step_cost import Coefficients, gap_energy, logged_longest, new_state, step_cost
 from traces.trace import Floats, Ints
 
@@ -38,6 +38,7 @@ class Replayed(NamedTuple):
         done_s: When the step's output was processed.
         decided_s: When the step was decided.
         energy_j: Energy since the first step began, at `end_s`.
+        starved: Whether the GPU waited for the host, before the step or for its kernels.
     """
 
     begin_s: Floats
@@ -45,6 +46,7 @@ class Replayed(NamedTuple):
     done_s: Floats
     decided_s: Floats
     energy_j: Floats
+    starved: NDArray[np.bool_]
 
 
 def steps_of(columns: Mapping[str, NDArray[Any]]) -> Steps:
@@ -64,9 +66,63 @@ def steps_of(columns: Mapping[str, NDArray[Any]]) -> Steps:
 def replay_steps(c: Coefficients, h: HostTime, steps: Steps) -> Replayed:
     """Return when the steps would have run, and their energy, by the model."""
     count = len(steps.done_s)
-    replayed = Replayed(*(np.full(count, np.nan) for _ in Replayed._fields))
+    begin_s, end_s, done_s, decided_s, energy_j = (np.full(count, np.nan) for _ in range(5))
+    replayed = Replayed(begin_s, end_s, done_s, decided_s, energy_j, np.zeros(count, np.bool_))
     _replay_into(replayed, np.zeros(count), new_state(), c, h, steps)
     return replayed
+
+
+def replay_at_pace(c: Coefficients, h: HostTime, steps: Steps, modelled: Replayed) -> Replayed:
+    """Return the steps at the pace that the host had: decided, and their outputs there, when the log has it.
+
+    A host keeps no steady pace: a step that waits for it may take half as long again a second later. Steps
+    that wait for it by the model, `modelled.starved`, do so for as long as they did; the GPU's own times and
+    all joules are the model's.
+
+    Args:
+        c: The cost table's numbers.
+        h: The same of the host.
+        steps: The logged steps.
+        modelled: What `replay_steps` makes of them.
+    """
+    begin_s, end_s, energy_j = (np.full(len(steps.done_s), np.nan) for _ in range(3))
+    paced = Replayed(begin_s, end_s, steps.done_s, steps.scheduled_s, energy_j, modelled.starved)
+    _pace_into(paced, new_state(), c, h, steps)
+    return paced
+
+
+@compiled_entry
+def _pace_into(paced: Replayed, state: Floats, c: Coefficients, h: HostTime, steps: Steps) -> None:
+    count = len(steps.done_s)
+    free_s = steps.scheduled_s[0]
+    joules = 0.0
+    for k in range(count):
+        chunks, tokens, seqs = steps.chunks[k], steps.prefill_tokens[k], steps.decode_seqs[k]
+        from_s = steps.scheduled_s[k]
+        if k > 0 and from_s >= steps.done_s[k - 1]:
+            from_s += woken_s(h, from_s - steps.done_s[k - 1])
+        begin_s = max(free_s, from_s + lead_s(h, chunks, tokens, seqs))
+        until_s = begin_s
+        if paced.starved[k] and not is_one_graph(h, chunks, seqs):
+            until_s = steps.done_s[k] - h.output_s
+            if k + 1 < count and steps.scheduled_s[k + 1] < steps.done_s[k]:
+                next_s = lead_s(h, steps.chunks[k + 1], steps.prefill_tokens[k + 1], steps.decode_seqs[k + 1])
+                until_s = min(until_s, steps.scheduled_s[k + 1] + next_s)
+        joules += gap_energy(c, state, begin_s - free_s)
+        seconds, prefill_j, decode_j, _, _ = step_cost(
+            c,
+            state,
+            chunks,
+            tokens,
+            steps.prefill_pairs[k],
+            seqs,
+            steps.kv_tokens[k],
+            steps.longest_tokens[k],
+            until_s - begin_s,
+        )
+        joules += prefill_j + decode_j
+        free_s = begin_s + seconds
+        paced.begin_s[k], paced.end_s[k], paced.energy_j[k] = begin_s, free_s, joules
 
 
 @compiled_entry
@@ -97,6 +153,7 @@ def _replay_into(
         from_s += decided_s[k]
         launched_s[k] = from_s + launch_s(h, chunks, tokens, seqs)
         begin_s[k] = max(free_s, from_s + lead_s(h, chunks, tokens, seqs))
+        replayed.starved[k] = begin_s[k] > free_s
         joules += gap_energy(c, state, begin_s[k] - free_s)
         seconds, prefill_j, decode_j, _, _ = step_cost(
             c,
@@ -110,6 +167,7 @@ def _replay_into(
             launched_s[k] - begin_s[k],
         )
         joules += prefill_j + decode_j
+        replayed.starved[k] |= seconds == launched_s[k] - begin_s[k]
         free_s = begin_s[k] + seconds
         end_s[k] = free_s
         energy_j[k] = joules

@@ -77,6 +77,7 @@ def overview_markdown(cases: Sequence[tuple[str, Comparison]]) -> str:
         "noise",
         "95 %",
         "energy",
+        "as logged",
         "TTFT p50",
         "p99",
         "TPOT p50",
@@ -92,8 +93,10 @@ def overview_markdown(cases: Sequence[tuple[str, Comparison]]) -> str:
             _percent(total.noise_fraction),
             _margin(comparison),
         )
-        errors = (_marked(comparison.row(metric)) for metric in IN_SHORT)
-        lines.append(_line((*facts, *errors)))
+        energy, *latencies = (_marked(comparison.row(metric)) for metric in IN_SHORT)
+        logged = comparison.logged
+        by_log = MISSING if logged is None else _percent(logged.error_fraction, sign=True)
+        lines.append(_line((*facts, energy, by_log, *latencies)))
     return "\n".join(lines) + "\n"
 
 
@@ -178,6 +181,13 @@ def _remarks(comparison: Comparison) -> list[str]:
         error = _percent(steps.error_fraction, sign=True)
         remarks.append(
             f"{STEPS[steps.kind]}: {times[0]} by the table, {times[1]} measured, {error} ({steps.steps:,})"
+        )
+    if comparison.logged is not None:
+        logged = comparison.logged
+        by_table, measured = quantity(logged.simulated_j, "J"), quantity(logged.measured_j, "J")
+        error = _percent(logged.error_fraction, sign=True)
+        remarks.append(
+            f"energy of the steps as logged: {by_table} by the table, {measured} measured, {error}"
         )
     remarks += [f"engine option {difference}" for difference in comparison.differences]
     remarks += [f"{NOT_VALID}: {reason}" for reason in comparison.invalid]

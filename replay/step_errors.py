@@ -50,6 +50,37 @@ def step_errors(record: Path, table: "CostTable") -> "tuple[StepErrors, ...]":
     )
 
 
+def logged_energy_j(record: Path, table: "CostTable", makespan_s: float, replicas: int = 1) -> float | None:
+    """Return the energy of a measured record by a cost table, its steps replayed as logged.
+
+    What a simulated energy is off beyond this one comes of when steps ran and what they held.
+
+    Args:
+        record: Folder of the record.
+        table: Says what each replica's steps should have drawn.
+        makespan_s: From time 0 to the last completion of the run; a replica idles outside its steps.
+        replicas: How many the run had.
+
+    Returns:
+        None if a replica has too few steps.
+
+    Raises:
+        OSError: The steps cannot be read.
+    """
+    from calibrate.timeline import replay_at_pace, replay_steps
+
+    logs = list(_logs(record))
+    if len(logs) < replicas:
+        return None
+    c = table.coefficients
+    joules = 0.0
+    for steps in logs:
+        paced = replay_at_pace(c, table.host, steps, replay_steps(c, table.host, steps))
+        idle_s = paced.begin_s[0] + makespan_s - paced.end_s[-1]
+        joules += float(paced.energy_j[-1] + c.idle_w * idle_s)
+    return joules
+
+
 def _logs(record: Path) -> "Iterator[Steps]":
     """Yield the steps of each replica, of those that made enough."""
     import numpy as np

@@ -11,7 +11,7 @@ from replay.compare import read_measured, split_measured
 from replay.output import warn
 
 if TYPE_CHECKING:
-    from sim.compare import Comparison
+    from sim.compare import Comparison, LoggedEnergy
     from sim.options import EngineOptions, FleetOptions
     from sim.step_cost import Coefficients
     from sim.table import CostTable
@@ -84,13 +84,30 @@ def _compare_case(measured: MeasuredCase, table: "CostTable") -> "Comparison":
     from sim.compare_plot import plot_comparison
 
     simulated = simulate_case(measured, table)
-    steps = step_errors(measured.folders[0], table)
-    comparison = replace(compare(simulated, measured.runs, force=True), steps=steps)
+    comparison = replace(
+        compare(simulated, measured.runs, force=True),
+        steps=step_errors(measured.folders[0], table),
+        logged=_logged_energy(measured, table),
+    )
     (measured.folder / "comparison.json").write_text(comparison_json(comparison) + "\n")
     (measured.folder / "comparison.md").write_text(comparison_markdown(comparison))
     if find_spec("matplotlib") is not None:
         plot_comparison(simulated, measured.runs, measured.folder / "comparison.png", overwrite=True)
     return comparison
+
+
+def _logged_energy(measured: MeasuredCase, table: "CostTable") -> "LoggedEnergy | None":
+    """Return the energy of the first measured run, by the table of its steps and as it was."""
+    from replay.step_errors import logged_energy_j
+    from sim.compare import LoggedEnergy
+
+    run = measured.runs[0]
+    by_table_j = logged_energy_j(
+        measured.folders[0], table, run.meta.makespan_s, fleet_in_force(run).replicas
+    )
+    if by_table_j is None or run.total_energy_j is None:
+        return None
+    return LoggedEnergy(by_table_j, run.total_energy_j)
 
 
 def measured_cases(out: Path, costs: "Coefficients") -> Iterator[MeasuredCase]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from replay.cases import SELECTION, Case
-from sim.compare import Comparison, Row, StepErrors
+from sim.compare import Comparison, LoggedEnergy, Row, StepErrors
 
 VALIDATION_FILE = "validation.json"
 LATENCIES = ("ttft", "tpot", "e2e")
@@ -58,7 +58,8 @@ def _comparison(entry: dict[str, Any]) -> Comparison:
     values = entry["comparison"]
     rows = tuple(Row(**row) for row in values["rows"])
     steps = tuple(StepErrors(**errors) for errors in values.get("steps", ()))
-    return Comparison(**{**values, "rows": rows, "steps": steps})
+    logged = LoggedEnergy(**values["logged"]) if values.get("logged") else None
+    return Comparison(**{**values, "rows": rows, "steps": steps, "logged": logged})
 
 
 def _cells(entry: dict[str, Any]) -> tuple[str, ...]:

@@ -114,6 +114,24 @@ class StepErrors:
 
 
 @dataclass(frozen=True, slots=True)
+class LoggedEnergy:
+    """Energy of a measured run, by the simulation's table of the steps as logged, and as it was.
+
+    Attributes:
+        simulated_j: By the table, at the pace that the host had.
+        measured_j: Measured.
+    """
+
+    simulated_j: float
+    measured_j: float
+
+    @property
+    def error_fraction(self) -> float:
+        """(simulated - measured) / measured."""
+        return self.simulated_j / self.measured_j - 1
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
     """A simulated run against measured ones, or against those of the twin.
 
@@ -131,6 +149,7 @@ class Comparison:
         invalid: Why runs are not to be believed; only where they were compared all the same.
         currency: Of the price, if it is compared.
         steps: Errors of the first measured run's steps, if its steps and the table are at hand.
+        logged: Energy of these steps, likewise.
     """
 
     kind: Kind
@@ -148,6 +167,7 @@ class Comparison:
     invalid: tuple[str, ...]
     currency: str | None = None
     steps: tuple[StepErrors, ...] = ()
+    logged: LoggedEnergy | None = None
 
     @property
     def is_in_interval(self) -> bool | None:

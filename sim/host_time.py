@@ -66,9 +66,15 @@ def launch_s(h: HostTime, chunks: int, prefill_tokens: int, decode_seqs: int) ->
 
 
 @compiled_entry
+def is_one_graph(h: HostTime, chunks: int, decode_seqs: int) -> bool:
+    """Return whether a step is launched as a whole: it only decodes, and no more than the largest graph."""
+    return chunks == 0 and decode_seqs <= h.graph_tokens
+
+
+@compiled_entry
 def lead_s(h: HostTime, chunks: int, prefill_tokens: int, decode_seqs: int) -> float:
     """Return how long after the decision the step can begin on a free GPU."""
-    if chunks == 0 and decode_seqs <= h.graph_tokens:
+    if is_one_graph(h, chunks, decode_seqs):
         return launch_s(h, chunks, prefill_tokens, decode_seqs)
     return h.lead_s + h.per_seq_s * (chunks + decode_seqs)
 

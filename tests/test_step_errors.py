@@ -9,10 +9,11 @@ from invented_calibration import COEFFICIENTS, HOST, calibration
 from toy_table import TOY_TABLE
 
 from replay.comparison_text import comparison_markdown
-from replay.step_errors import step_errors
-from sim.compare import STEP_KINDS, Comparison, StepErrors
+from replay.step_errors import logged_energy_j, step_errors
+from sim.compare import STEP_KINDS, Comparison, LoggedEnergy, StepErrors
 from sim.host_time import HostTime
 from sim.step_cost import Coefficients
+from sim.table import CostTable
 
 TABLE = replace(TOY_TABLE, coefficients=COEFFICIENTS, host=HOST)
 
@@ -56,8 +57,49 @@ def test_replicas_are_told_apart(tmp_path: Path) -> None:
         assert kind.error_fraction == pytest.approx(0.0, abs=1e-9)
 
 
+def logged(
+    record: Path,
+    kind: str,
+    c: Coefficients = COEFFICIENTS,
+    h: HostTime = HOST,
+    table: CostTable = TABLE,
+) -> float:
+    """Return by how much the energy of a run as logged is off by `table`; the run idles before and after."""
+    raw = next(raw for raw in calibration(c, h) if raw.point.kind == kind)
+    (zero_s, zero_j), (end_s, end_j) = raw.counter[0], raw.counter[-1]
+    steps = pd.DataFrame(raw.steps)
+    steps[["scheduled_s", "done_s"]] -= zero_s
+    steps.to_parquet(record / "steps.parquet")
+    by_table_j = logged_energy_j(record, table, end_s - zero_s)
+    assert by_table_j is not None
+    return float(by_table_j / (end_j - zero_j) - 1)
+
+
+@pytest.mark.parametrize("kind", ["decode", "mixed", "scan", "trickle"])
+def test_by_the_numbers_behind_it_the_energy_as_logged_is_the_measured_one(kind: str, tmp_path: Path) -> None:
+    assert logged(tmp_path, kind) == pytest.approx(0.0, abs=1e-4)
+
+
+@pytest.mark.parametrize("process_s", [0.007, 0.008, 0.012])
+def test_a_host_at_another_pace_is_in_the_energy_as_logged(process_s: float, tmp_path: Path) -> None:
+    held_up = replace(TABLE, host=HOST._replace(process_s=0.008))
+    off = logged(tmp_path, "decode", h=HOST._replace(process_s=process_s), table=held_up)
+    assert off == pytest.approx(0.0, abs=2e-3)
+
+
+def test_a_gpu_that_draws_more_is_off_in_the_energy_as_logged(tmp_path: Path) -> None:
+    more = COEFFICIENTS._replace(linear_j=1.2 * COEFFICIENTS.linear_j)
+    assert logged(tmp_path, "decode", c=more) < -0.01
+
+
 def test_a_record_without_steps_has_no_errors_of_steps(tmp_path: Path) -> None:
     assert step_errors(tmp_path, TABLE) == ()
+    assert logged_energy_j(tmp_path, TABLE, 1.0) is None
+
+
+def test_the_energy_as_logged_needs_the_steps_of_each_replica(tmp_path: Path) -> None:
+    logged(tmp_path, "decode")
+    assert logged_energy_j(tmp_path, TABLE, 10.0, replicas=2) is None
 
 
 def test_a_comparison_tells_them() -> None:
@@ -76,6 +118,8 @@ def test_a_comparison_tells_them() -> None:
         differences=(),
         invalid=(),
         steps=(StepErrors("decode", 1234, 0.0041, 0.004),),
+        logged=LoggedEnergy(990.0, 1000.0),
     )
-    line = "- steps that only decode: 4.100 ms by the table, 4.000 ms measured, +2.50 % (1,234)"
-    assert line in comparison_markdown(told).splitlines()
+    lines = comparison_markdown(told).splitlines()
+    assert "- steps that only decode: 4.100 ms by the table, 4.000 ms measured, +2.50 % (1,234)" in lines
+    assert "- energy of the steps as logged: 990.0 J by the table, 1.000 kJ measured, -1.00 %" in lines

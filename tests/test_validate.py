@@ -109,7 +109,9 @@ def test_one_command_measures_simulates_and_compares(lab: Lab) -> None:
     assert simulated.meta.table == "toy"
     assert json.loads((folder / "comparison.json").read_text())["measured_runs"] == 1
     for comparison in (lab.folder / "out").glob("*/comparison.json"):
-        assert json.loads(comparison.read_text())["steps"], comparison
+        told = json.loads(comparison.read_text())
+        assert told["steps"], comparison
+        assert told["logged"]["measured_j"] == pytest.approx(told["rows"][0]["measured"]), comparison
     assert "toy-batch-window" in (lab.folder / "out" / "overview.md").read_text()
     assert "energy over time" in result.stdout
 
