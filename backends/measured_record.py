@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from backends.energy_counter import integrate_power_j, read_counter
 from backends.host_energy import between_j
 from backends.live import LiveReplay
-from backends.measured_split import shares_by_table, shares_by_tokens, split_energy
+from backends.measured_split import shares_by_table, shares_by_tokens, split_energy, step_spans
 from backends.nvml import MeterError
 from backends.prompts import SAFE_VOCABULARY
 from backends.rig import Watch
@@ -25,7 +25,7 @@ from sim.policy import Policy
 from sim.registry import name_of, options_of
 from sim.step_cost import Coefficients
 from sim.table import CostTable
-from traces.record import EnergySource, EnergySplit, Meta, Outcomes, Power, Run
+from traces.record import SERVED, EnergySource, EnergySplit, Meta, Outcomes, Power, ReplicaUse, Run
 from traces.trace import Floats, Trace
 
 LAG_LIMIT_S = 0.005
@@ -135,9 +135,13 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Energy:
-    """The energy of a replay, all unknown if it was not metered, its split if its steps are."""
+    """The energy of a replay, all unknown if it was not metered, its split if its steps are.
+
+    Several replicas' split is the sum of theirs; one has no `replicas`.
+    """
 
     split: EnergySplit | None = None
+    replicas: tuple[ReplicaUse, ...] = ()
     power: Power = UNMETERED
     idle_w: float | None = None
     metering: Metering | None = None
@@ -188,9 +192,9 @@ def _energy(what: Replay, seen: Seen, steps: NDArray[np.void] | None, makespan_s
         throttle_reasons=int(np.bitwise_or.reduce(inside["throttle_reasons"], initial=0)),
         window_s=makespan_s,
     )
-    split = None if steps is None else _split(what, seen, steps, makespan_s)
+    split, replicas = (None, ()) if steps is None else _split(what, seen, steps, makespan_s)
     cpu_j, dram_j = (between_j(samples, kind, seen.zero_s, end_s) for kind in ("cpu_j", "dram_j"))
-    return Energy(split, power, idle_w, metering, cpu_j, dram_j)
+    return Energy(split, replicas, power, idle_w, metering, cpu_j, dram_j)
 
 
 def _meta(what: Replay, seen: Seen, energy: Energy, makespan_s: float, outcomes: Outcomes) -> Meta:
@@ -226,21 +230,39 @@ def _meta(what: Replay, seen: Seen, energy: Energy, makespan_s: float, outcomes:
         notes=(*as_offered(trace, policy).notes, *_notes(what, seen, energy, outcomes)),
         cpu_j=energy.cpu_j,
         dram_j=energy.dram_j,
+        replicas=energy.replicas,
     )
 
 
-def _split(what: Replay, seen: Seen, steps: NDArray[np.void], makespan_s: float) -> EnergySplit:
-    """Return the sum of what each replica's GPUs took, each divided among that replica's steps."""
+def _split(
+    what: Replay, seen: Seen, steps: NDArray[np.void], makespan_s: float
+) -> tuple[EnergySplit, tuple[ReplicaUse, ...]]:
+    """Return what the GPUs took, each replica's divided among its steps, and what each of several did."""
+    served = seen.live.outcomes().status == SERVED
     replicas, costs = int(seen.facts.get("replicas", 1)), _costs(what, seen)
     gpus_each = len(seen.gpus.facts) // replicas
-    parts = []
+    parts, uses = [], []
     for replica in range(replicas):
         own = steps if replicas == 1 else steps[steps["replica"] == replica]
         counter = read_counter(seen.samples[seen.samples["gpu"] // gpus_each == replica], seen.zero_s)
         idle_w = counter.mean_w(seen.idle_from_s - seen.zero_s, 0.0)
         shares = shares_by_tokens(own) if costs is None else shares_by_table(own, costs)
-        parts.append(split_energy(counter.power(makespan_s), own, idle_w, shares))
-    return EnergySplit(*(sum(part) for part in zip(*map(astuple, parts), strict=True)))
+        part = split_energy(counter.power(makespan_s), own, idle_w, shares)
+        parts.append(part)
+        if seen.replica is not None:
+            from_s, until_s = step_spans(own, makespan_s)
+            busy_s = float((until_s - from_s).sum())
+            uses.append(
+                ReplicaUse(
+                    requests=int(np.count_nonzero(served & (np.array(seen.replica) == replica))),
+                    busy_s=busy_s,
+                    idle_s=makespan_s - busy_s,
+                    busy_j=part.prefill_j + part.decode_j,
+                    idle_j=part.idle_j,
+                    idle_w=idle_w,
+                )
+            )
+    return EnergySplit(*(sum(part) for part in zip(*map(astuple, parts), strict=True))), tuple(uses)
 
 
 def _costs(what: Replay, seen: Seen) -> Coefficients | None:

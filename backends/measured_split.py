@@ -83,6 +83,18 @@ def split_by_table(run: Run, steps: Mapping[str, Any], costs: Coefficients) -> R
     return replace(run, meta=replace(run.meta, energy=split))
 
 
+def step_spans(steps: NDArray[np.void], end_s: float) -> tuple[Floats, Floats]:
+    """Return from when until when each step had the engine, which has one at a time, until `end_s`.
+
+    Args:
+        steps: The step log, dtype `backends.step_log.STEP`, in order of `done_s`, seconds since time 0.
+        end_s: The last completion.
+    """
+    until_s = np.clip(steps["done_s"], 0.0, end_s)
+    before_s = np.concatenate([[0.0], until_s[:-1]]) if len(steps) else until_s
+    return np.minimum(np.clip(np.maximum(steps["scheduled_s"], before_s), 0.0, end_s), until_s), until_s
+
+
 def split_energy(power: Power, steps: NDArray[np.void], idle_w: float, shares: StepShares) -> EnergySplit:
     """Return the measured energy in three parts, whose sum is the counter's.
 
@@ -92,11 +104,7 @@ def split_energy(power: Power, steps: NDArray[np.void], idle_w: float, shares: S
         idle_w: Power of all GPUs without work, model loaded.
         shares: How the steps share.
     """
-    end_s = float(power.time_s[-1])
-    until_s = np.clip(steps["done_s"], 0.0, end_s)
-    before_s = np.concatenate([[0.0], until_s[:-1]]) if len(steps) else until_s
-    from_s = np.minimum(np.clip(np.maximum(steps["scheduled_s"], before_s), 0.0, end_s), until_s)
-
+    from_s, until_s = step_spans(steps, float(power.time_s[-1]))
     ticks = len(power.time_s) - 1
     edges_s = np.unique(np.concatenate([power.time_s, from_s, until_s]))
     length_s, middle_s = np.diff(edges_s), (edges_s[1:] + edges_s[:-1]) / 2

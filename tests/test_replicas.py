@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +198,21 @@ def test_each_joule_is_divided_by_the_steps_of_its_own_replica(nvml: ScriptedNvm
     scripted_j = IDLE_W * idle_s + PREFILL_W * prefill_s + DECODE_W * decode_s
     assert summary["total_energy_j"] == pytest.approx(scripted_j, rel=0.02)
     assert summary["idle_energy_j"] == pytest.approx(IDLE_W * idle_s, rel=0.05)
+
+    uses = run.meta.replicas
+    assert [use.requests for use in uses] == [2, 2]
+    assert sum(use.busy_j for use in uses) == pytest.approx(
+        summary["prefill_energy_j"] + summary["decode_energy_j"], rel=1e-9
+    )
+    assert sum(use.idle_j for use in uses) == pytest.approx(summary["idle_energy_j"], rel=1e-9)
+    for replica, use in enumerate(uses):
+        own = steps["replica"] == replica
+        assert use.busy_s == pytest.approx(lasted_s[own].sum(), rel=0.01)
+        assert use.total_s == pytest.approx(run.meta.makespan_s, rel=1e-12)
+        scripted_j = PREFILL_W * lasted_s[own & prefills].sum() + DECODE_W * lasted_s[own & ~prefills].sum()
+        assert use.busy_j == pytest.approx(scripted_j, rel=0.05)
+        assert use.idle_w == pytest.approx(IDLE_W, rel=0.02)
+    assert summary["replicas"] == [asdict(use) for use in uses]
     with pytest.raises(ValueError, match=r"several replicas, .* give --table to the replay"):
         split_by_table(run, steps, load_table(DEFAULT).coefficients)
 

@@ -115,6 +115,14 @@ def test_the_joules_are_those_of_both_gpus(done: Done) -> None:
     assert power.energy_j == pytest.approx(TOTAL_W * power.time_s, abs=TICK_J)
 
 
+def test_each_replica_took_the_joules_of_its_own_gpu(done: Done) -> None:
+    uses, makespan_s = done.run.meta.replicas, done.run.meta.makespan_s
+    assert [use.requests for use in uses] == np.bincount(done.sends["replica"]).tolist()
+    for use, power_w in zip(uses, POWERS_W, strict=True):
+        assert use.total_j == pytest.approx(power_w * makespan_s, abs=power_w * 0.1)
+        assert use.idle_w == pytest.approx(power_w, rel=0.01)
+
+
 def test_the_steps_of_a_replica_take_the_joules_of_its_own_gpu(done: Done) -> None:
     meta, power, energy = done.run.meta, done.run.power, done.run.meta.energy
     assert energy is not None

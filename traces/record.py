@@ -90,7 +90,7 @@ class EnergySplit:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaUse:
-    """What one replica of a simulated fleet did from time 0 to the last completion of all.
+    """What one replica of a fleet did from time 0 to the last completion of all.
 
     The seconds sum to the makespan, the joules to all that its GPUs took.
 
@@ -184,7 +184,7 @@ class Meta:
             figure; None where it could not be read.
         energy_interval_j: What the total lies between, with 95 % confidence, of a simulated run inside its
             table's measured range; None where the table cannot tell.
-        replicas: What each replica of a simulated run did.
+        replicas: What each replica did, of a measured run each of several whose steps are known.
         footprint: What the energy emitted and cost, None if nobody asked.
     """
 
