@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.compiled import compiled_entry
+from sim.compiled import compiled, compiled_entry
 from sim.host_time import HostTime, is_one_graph, launch_s, lead_s, process_s, woken_s
 from sim.step_cost import Coefficients, gap_energy, logged_longest, new_state, step_cost
 from traces.trace import Floats, Ints
@@ -38,7 +38,7 @@ class Replayed(NamedTuple):
         done_s: When the step's output was processed.
         decided_s: When the step was decided.
         energy_j: Energy since the first step began, at `end_s`.
-        starved: Whether the GPU waited for the host, before the step or for its kernels.
+        launched_s: When its last kernel was launched.
     """
 
     begin_s: Floats
@@ -46,7 +46,7 @@ class Replayed(NamedTuple):
     done_s: Floats
     decided_s: Floats
     energy_j: Floats
-    starved: NDArray[np.bool_]
+    launched_s: Floats
 
 
 def steps_of(columns: Mapping[str, NDArray[Any]]) -> Steps:
@@ -66,9 +66,8 @@ def steps_of(columns: Mapping[str, NDArray[Any]]) -> Steps:
 def replay_steps(c: Coefficients, h: HostTime, steps: Steps) -> Replayed:
     """Return when the steps would have run, and their energy, by the model."""
     count = len(steps.done_s)
-    begin_s, end_s, done_s, decided_s, energy_j = (np.full(count, np.nan) for _ in range(5))
-    replayed = Replayed(begin_s, end_s, done_s, decided_s, energy_j, np.zeros(count, np.bool_))
-    _replay_into(replayed, np.zeros(count), new_state(), c, h, steps)
+    replayed = Replayed(*(np.full(count, np.nan) for _ in Replayed._fields))
+    _replay_into(replayed, new_state(), c, h, steps)
     return replayed
 
 
@@ -76,8 +75,8 @@ def replay_at_pace(c: Coefficients, h: HostTime, steps: Steps, modelled: Replaye
     """Return the steps at the pace that the host had: decided, and their outputs there, when the log has it.
 
     A host keeps no steady pace: a step that waits for it may take half as long again a second later. Steps
-    that wait for it by the model, `modelled.starved`, do so for as long as they did; the GPU's own times and
-    all joules are the model's.
+    that wait for it by the model, before they begin or for their kernels, do so for as long as they did; the
+    GPU's own times and all joules are the model's.
 
     Args:
         c: The cost table's numbers.
@@ -85,14 +84,35 @@ def replay_at_pace(c: Coefficients, h: HostTime, steps: Steps, modelled: Replaye
         steps: The logged steps.
         modelled: What `replay_steps` makes of them.
     """
+    free_s = np.concatenate([modelled.decided_s[:1], modelled.end_s[:-1]])
+    starved = (modelled.begin_s > free_s) | np.isclose(modelled.end_s, modelled.launched_s, rtol=0, atol=1e-9)
     begin_s, end_s, energy_j = (np.full(len(steps.done_s), np.nan) for _ in range(3))
-    paced = Replayed(begin_s, end_s, steps.done_s, steps.scheduled_s, energy_j, modelled.starved)
-    _pace_into(paced, new_state(), c, h, steps)
+    paced = Replayed(begin_s, end_s, steps.done_s, steps.scheduled_s, energy_j, modelled.launched_s)
+    _pace_into(paced, starved, new_state(), c, h, steps)
     return paced
 
 
+@compiled
+def _cost(c: Coefficients, state: Floats, steps: Steps, k: int, at_least_s: float) -> tuple[float, float]:
+    """Return seconds and joules of a logged step, as `step_cost` does."""
+    seconds, prefill_j, decode_j, _, _ = step_cost(
+        c,
+        state,
+        steps.chunks[k],
+        steps.prefill_tokens[k],
+        steps.prefill_pairs[k],
+        steps.decode_seqs[k],
+        steps.kv_tokens[k],
+        steps.longest_tokens[k],
+        at_least_s,
+    )
+    return seconds, prefill_j + decode_j
+
+
 @compiled_entry
-def _pace_into(paced: Replayed, state: Floats, c: Coefficients, h: HostTime, steps: Steps) -> None:
+def _pace_into(
+    paced: Replayed, starved: NDArray[np.bool_], state: Floats, c: Coefficients, h: HostTime, steps: Steps
+) -> None:
     count = len(steps.done_s)
     free_s = steps.scheduled_s[0]
     joules = 0.0
@@ -103,34 +123,22 @@ def _pace_into(paced: Replayed, state: Floats, c: Coefficients, h: HostTime, ste
             from_s += woken_s(h, from_s - steps.done_s[k - 1])
         begin_s = max(free_s, from_s + lead_s(h, chunks, tokens, seqs))
         until_s = begin_s
-        if paced.starved[k] and not is_one_graph(h, chunks, seqs):
+        if starved[k] and not is_one_graph(h, chunks, seqs):
             until_s = steps.done_s[k] - h.output_s
             if k + 1 < count and steps.scheduled_s[k + 1] < steps.done_s[k]:
                 next_s = lead_s(h, steps.chunks[k + 1], steps.prefill_tokens[k + 1], steps.decode_seqs[k + 1])
                 until_s = min(until_s, steps.scheduled_s[k + 1] + next_s)
         joules += gap_energy(c, state, begin_s - free_s)
-        seconds, prefill_j, decode_j, _, _ = step_cost(
-            c,
-            state,
-            chunks,
-            tokens,
-            steps.prefill_pairs[k],
-            seqs,
-            steps.kv_tokens[k],
-            steps.longest_tokens[k],
-            until_s - begin_s,
-        )
-        joules += prefill_j + decode_j
+        seconds, step_j = _cost(c, state, steps, k, until_s - begin_s)
+        joules += step_j
         free_s = begin_s + seconds
         paced.begin_s[k], paced.end_s[k], paced.energy_j[k] = begin_s, free_s, joules
 
 
 @compiled_entry
-def _replay_into(
-    replayed: Replayed, launched_s: Floats, state: Floats, c: Coefficients, h: HostTime, steps: Steps
-) -> None:
+def _replay_into(replayed: Replayed, state: Floats, c: Coefficients, h: HostTime, steps: Steps) -> None:
     begin_s, end_s, done_s = replayed.begin_s, replayed.end_s, replayed.done_s
-    decided_s, energy_j = replayed.decided_s, replayed.energy_j
+    decided_s, energy_j, launched_s = replayed.decided_s, replayed.energy_j, replayed.launched_s
     count = len(done_s)
     free_s = 0.0
     joules = 0.0
@@ -153,21 +161,9 @@ def _replay_into(
         from_s += decided_s[k]
         launched_s[k] = from_s + launch_s(h, chunks, tokens, seqs)
         begin_s[k] = max(free_s, from_s + lead_s(h, chunks, tokens, seqs))
-        replayed.starved[k] = begin_s[k] > free_s
         joules += gap_energy(c, state, begin_s[k] - free_s)
-        seconds, prefill_j, decode_j, _, _ = step_cost(
-            c,
-            state,
-            chunks,
-            tokens,
-            steps.prefill_pairs[k],
-            seqs,
-            steps.kv_tokens[k],
-            steps.longest_tokens[k],
-            launched_s[k] - begin_s[k],
-        )
-        joules += prefill_j + decode_j
-        replayed.starved[k] |= seconds == launched_s[k] - begin_s[k]
+        seconds, step_j = _cost(c, state, steps, k, launched_s[k] - begin_s[k])
+        joules += step_j
         free_s = begin_s[k] + seconds
         end_s[k] = free_s
         energy_j[k] = joules
