@@ -1,26 +1,22 @@
 """Two real vLLMs on the CPU behind one router, a scripted GPU each: what the record of a live fleet holds."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from scripted_nvml import ScriptedNvml
-from test_vllm_live import Done, between
-from tiny_vllm import NEEDS_VLLM, OPTIONS, TIMEOUT_S, on_cpu, write_model
+from test_vllm_live import Done, between, replay_on_cpu
+from tiny_vllm import NEEDS_VLLM
 from toy_trace import toy_trace
 
-from traces.parquet import write_trace
 from traces.record import SERVED
-from traces.record_files import read_attachment, read_run
 
 pytestmark = [pytest.mark.vllm, NEEDS_VLLM]
 
 POWERS_W = (300.0, 200.0)
 TOTAL_W = sum(POWERS_W)
 TICK_J = TOTAL_W * 0.1
-FLEET = ["--backend", "vllm", "--replicas", str(len(POWERS_W)), "--router", "least-loaded"]
+FLEET = ["--replicas", str(len(POWERS_W)), "--router", "least-loaded"]
 TRACE = toy_trace(
     [0.0, 0.0, 1.0, 1.0, 1.0, 2.5, 3.5, 3.55, 6.0],
     [10, 300, 33, 64, 7, 20, 100, 50, 40],
@@ -32,21 +28,7 @@ EACH_REPLICA = pytest.mark.parametrize("replica", range(len(POWERS_W)))
 
 @pytest.fixture(scope="module")
 def done(nvml_library: Path, tmp_path_factory: pytest.TempPathFactory) -> Done:
-    folder = tmp_path_factory.mktemp("fleet")
-    nvml = on_cpu(ScriptedNvml(nvml_library, folder / "nvml.script"))
-    for gpu, power_w in enumerate(POWERS_W):
-        nvml.add_gpu(gpu, power_w)
-    write_trace(TRACE, folder / "toy.parquet")
-    arguments = [str(folder / "toy.parquet"), *FLEET, "--model", str(write_model(folder / "tiny"))]
-    for name, value in OPTIONS.items():
-        arguments += ["--engine", f"{name}={json.dumps(value)}"]
-    arguments += ["--out", str(folder / "run"), "--json"]
-    ended = nvml.run("-m", "replay", *arguments, timeout_s=TIMEOUT_S)
-    assert ended.returncode == 0, ended.stderr
-    steps, sends = (read_attachment(folder / "run", name) for name in ("steps", "sends"))
-    assert steps is not None
-    assert sends is not None
-    return Done(read_run(folder / "run"), steps, sends, json.loads(ended.stdout))
+    return replay_on_cpu(nvml_library, tmp_path_factory.mktemp("fleet"), TRACE, POWERS_W, {}, *FLEET)
 
 
 def steps_of(done: Done, replica: int) -> dict[str, Any]:

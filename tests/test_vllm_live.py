@@ -1,6 +1,7 @@
 """A real vLLM on the CPU, with a tiny model and a scripted GPU: what the record of a live replay holds."""
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -43,18 +44,35 @@ class Done:
 @pytest.fixture(scope="module")
 def done(nvml_library: Path, tmp_path_factory: pytest.TempPathFactory) -> Done:
     folder = tmp_path_factory.mktemp("live")
+    options = {"max_num_batched_tokens": BUDGET, "max_num_seqs": SEATS, "max_model_len": 1024}
+    return replay_on_cpu(nvml_library, folder, TRACE, [POWER_W], options)
+
+
+def replay_on_cpu(
+    nvml_library: Path,
+    folder: Path,
+    trace: Trace,
+    powers_w: Sequence[float],
+    options: Mapping[str, Any],
+    *more: str,
+) -> Done:
+    """Replay a trace by the command line, in front of GPUs that draw these powers.
+
+    Args:
+        nvml_library: The scripted NVML.
+        folder: Takes all files.
+        trace: The trace.
+        powers_w: Of the GPUs, in order.
+        options: Engine options besides those without which the model does not run.
+        more: Further arguments.
+    """
     nvml = on_cpu(ScriptedNvml(nvml_library, folder / "nvml.script"))
-    nvml.add_gpu(0, POWER_W)
-    write_trace(TRACE, folder / "toy.parquet")
-    options = {**OPTIONS, "max_num_batched_tokens": BUDGET, "max_num_seqs": SEATS, "max_model_len": 1024}
-    arguments = [
-        str(folder / "toy.parquet"),
-        "--backend",
-        "vllm",
-        "--model",
-        str(write_model(folder / "tiny")),
-    ]
-    for name, value in options.items():
+    for gpu, power_w in enumerate(powers_w):
+        nvml.add_gpu(gpu, power_w)
+    write_trace(trace, folder / "toy.parquet")
+    arguments = [str(folder / "toy.parquet"), "--backend", "vllm", *more]
+    arguments += ["--model", str(write_model(folder / "tiny"))]
+    for name, value in {**OPTIONS, **options}.items():
         arguments += ["--engine", f"{name}={json.dumps(value)}"]
     arguments += ["--out", str(folder / "run"), "--json"]
     ended = nvml.run("-m", "replay", *arguments, timeout_s=TIMEOUT_S)
