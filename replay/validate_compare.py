@@ -1,6 +1,6 @@
 """The comparing half of `replay validate`: simulate each case under the options it ran with."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,6 +11,7 @@ from replay.compare import read_measured, split_measured
 from replay.output import warn
 
 if TYPE_CHECKING:
+    from calibrate.timeline import Replayed, Steps
     from sim.compare import Comparison, LoggedEnergy
     from sim.options import EngineOptions, FleetOptions
     from sim.step_cost import Coefficients
@@ -79,15 +80,16 @@ def compare_cases(out: Path, table: "CostTable") -> "list[tuple[str, Comparison]
 
 def _compare_case(measured: MeasuredCase, table: "CostTable") -> "Comparison":
     from replay.comparison_text import comparison_json, comparison_markdown
-    from replay.step_errors import step_errors
+    from replay.step_errors import replayed_logs, step_errors
     from sim.compare import compare
     from sim.compare_plot import plot_comparison
 
     simulated = simulate_case(measured, table)
+    logs = replayed_logs(measured.folders[0], table)
     comparison = replace(
         compare(simulated, measured.runs, force=True),
-        steps=step_errors(measured.folders[0], table),
-        logged=_logged_energy(measured, table),
+        steps=step_errors(logs),
+        logged=_logged_energy(measured.runs[0], logs, table),
     )
     (measured.folder / "comparison.json").write_text(comparison_json(comparison) + "\n")
     (measured.folder / "comparison.md").write_text(comparison_markdown(comparison))
@@ -96,15 +98,14 @@ def _compare_case(measured: MeasuredCase, table: "CostTable") -> "Comparison":
     return comparison
 
 
-def _logged_energy(measured: MeasuredCase, table: "CostTable") -> "LoggedEnergy | None":
-    """Return the energy of the first measured run, by the table of its steps and as it was."""
+def _logged_energy(
+    run: "Run", logs: "Sequence[tuple[Steps, Replayed]]", table: "CostTable"
+) -> "LoggedEnergy | None":
+    """Return the energy of a measured run, by the table of its logged steps and as it was."""
     from replay.step_errors import logged_energy_j
     from sim.compare import LoggedEnergy
 
-    run = measured.runs[0]
-    by_table_j = logged_energy_j(
-        measured.folders[0], table, run.meta.makespan_s, fleet_in_force(run).replicas
-    )
+    by_table_j = logged_energy_j(logs, table, run.meta.makespan_s, fleet_in_force(run).replicas)
     if by_table_j is None or run.total_energy_j is None:
         return None
     return LoggedEnergy(by_table_j, run.total_energy_j)

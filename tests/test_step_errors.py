@@ -9,7 +9,7 @@ from invented_calibration import COEFFICIENTS, HOST, calibration
 from toy_table import TOY_TABLE
 
 from replay.comparison_text import comparison_markdown
-from replay.step_errors import logged_energy_j, step_errors
+from replay.step_errors import logged_energy_j, replayed_logs, step_errors
 from sim.compare import STEP_KINDS, Comparison, LoggedEnergy, StepErrors
 from sim.host_time import HostTime
 from sim.step_cost import Coefficients
@@ -22,7 +22,7 @@ def errors(record: Path, c: Coefficients = COEFFICIENTS, h: HostTime = HOST) -> 
     """Return the errors by TABLE of a run of prompts beside a batch, measured as these numbers say."""
     (run,) = (raw for raw in calibration(c, h) if raw.point.kind == "scan" and raw.point.batch)
     pd.DataFrame(run.steps).to_parquet(record / "steps.parquet")
-    return {found.kind: found for found in step_errors(record, TABLE)}
+    return {found.kind: found for found in step_errors(replayed_logs(record, TABLE))}
 
 
 def test_by_the_numbers_behind_them_no_step_is_off(tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_replicas_are_told_apart(tmp_path: Path) -> None:
     runs = [raw for raw in calibration(COEFFICIENTS, HOST) if raw.point.kind == "scan"]
     logs = [pd.DataFrame(raw.steps).assign(replica=number) for number, raw in enumerate(runs)]
     pd.concat(logs).sort_values("done_s").to_parquet(tmp_path / "steps.parquet")
-    found = step_errors(tmp_path, TABLE)
+    found = step_errors(replayed_logs(tmp_path, TABLE))
     assert {kind.kind for kind in found} == set(STEP_KINDS)
     for kind in found:
         assert kind.error_fraction == pytest.approx(0.0, abs=1e-9)
@@ -70,7 +70,7 @@ def logged(
     steps = pd.DataFrame(raw.steps)
     steps[["scheduled_s", "done_s"]] -= zero_s
     steps.to_parquet(record / "steps.parquet")
-    by_table_j = logged_energy_j(record, table, end_s - zero_s)
+    by_table_j = logged_energy_j(replayed_logs(record, table), table, end_s - zero_s)
     assert by_table_j is not None
     return float(by_table_j / (end_j - zero_j) - 1)
 
@@ -93,13 +93,13 @@ def test_a_gpu_that_draws_more_is_off_in_the_energy_as_logged(tmp_path: Path) ->
 
 
 def test_a_record_without_steps_has_no_errors_of_steps(tmp_path: Path) -> None:
-    assert step_errors(tmp_path, TABLE) == ()
-    assert logged_energy_j(tmp_path, TABLE, 1.0) is None
+    assert step_errors(replayed_logs(tmp_path, TABLE)) == ()
+    assert logged_energy_j(replayed_logs(tmp_path, TABLE), TABLE, 1.0) is None
 
 
 def test_the_energy_as_logged_needs_the_steps_of_each_replica(tmp_path: Path) -> None:
     logged(tmp_path, "decode")
-    assert logged_energy_j(tmp_path, TABLE, 10.0, replicas=2) is None
+    assert logged_energy_j(replayed_logs(tmp_path, TABLE), TABLE, 10.0, replicas=2) is None
 
 
 def test_a_comparison_tells_them() -> None:
