@@ -65,7 +65,7 @@ class ScriptedNvml:
             for (at_s, watts), end_s in zip(mine, ends_s, strict=True)
         )
 
-    def run(self, *arguments: str, timeout_s: float = 60) -> "subprocess.CompletedProcess[str]":
+    def run(self, *arguments: str, timeout_s: float = 180) -> "subprocess.CompletedProcess[str]":
         """Run Python with these arguments, seeing the scripted GPUs."""
         command = [sys.executable, *arguments]
         return subprocess.run(

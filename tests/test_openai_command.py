@@ -27,7 +27,7 @@ import sys
 import backends.measured_run, backends.rig
 from replay.main import main
 backends.rig.WARM_UPS = ((16, 2),)
-backends.measured_run.IDLE_BEFORE_S = backends.measured_run.WAIT_AFTER_S = 0.5
+backends.measured_run.WAIT_AFTER_S = 0.5
 main(sys.argv[1:])
 """
 LITTLE_SPACE = """

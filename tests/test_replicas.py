@@ -46,7 +46,7 @@ class Engine(StandInEngine):
 
 backends.replica_rig.VllmEngine = Engine
 backends.rig.WARM_UPS = ((16, 2),)
-backends.measured_run.IDLE_BEFORE_S = backends.measured_run.WAIT_AFTER_S = 0.5
+backends.measured_run.WAIT_AFTER_S = 0.5
 main(sys.argv[1:])
 assert "CUDA_VISIBLE_DEVICES" not in os.environ
 """

@@ -127,9 +127,9 @@ def test_the_times_of_a_request_are_those_of_its_steps(done: Done) -> None:
     assert (outcomes.released_s >= outcomes.arrival_s).all()
     assert (sent_s >= outcomes.released_s).all()
     for row, (prompt, output) in enumerate(zip(*lengths(TRACE), strict=True)):
-        until_first = between(steps, sent_s[row], outcomes.first_token_s[row])
-        assert until_first >= ceil(prompt / BUDGET)
-        assert between(steps, sent_s[row], outcomes.finished_s[row]) >= until_first + output - 1
+        chunks = ceil(prompt / BUDGET)
+        assert between(steps, sent_s[row], outcomes.first_token_s[row]) >= chunks
+        assert between(steps, sent_s[row], outcomes.finished_s[row]) >= chunks + output - 1
     assert steps["scheduled_s"].min() >= sent_s.min()
     assert steps["done_s"].max() <= done.run.meta.makespan_s == outcomes.finished_s.max()
 
