@@ -12,6 +12,7 @@ import pandas as pd
 import sim.compare
 import sim.simulate
 import sim.summary
+import traces.fetch
 import traces.reading
 import traces.record_files
 from replay.errors import one_line
@@ -92,14 +93,14 @@ def read_trace(
     session_id, request_class and deadline_s. `attrs` tells the name, the source and notes.
 
     Args:
-        path: The file (docs/traces.md).
+        path: The file, or the name of a public trace that was fetched (docs/traces.md).
         from_s, to_s, limit, stretch: As `--from-s`, `--to-s`, `--limit` and `--stretch` of the command.
 
     Raises:
         ValueError: The file cannot be read, or nothing of it is left.
     """
     with _in_one_line():
-        trace = traces.reading.read_trace(Path(path))
+        trace = traces.reading.read_trace(traces.fetch.located(path))
     return to_frame(select(trace, from_s=from_s, to_s=to_s, limit=limit, stretch=stretch))
 
 
@@ -238,7 +239,7 @@ def _trace(trace: pd.DataFrame | Trace | str | Path) -> Trace:
         return trace
     if isinstance(trace, pd.DataFrame):
         return from_frame(trace)
-    return traces.reading.read_trace(Path(trace))
+    return traces.reading.read_trace(traces.fetch.located(trace))
 
 
 def _texts(options: Options | None) -> dict[str, str]:

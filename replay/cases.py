@@ -62,15 +62,12 @@ class Case:
         return sweep.Case(self._trace_path(), **self.selection).read_trace()
 
     def _trace_path(self) -> Path:
-        from traces.fetch import fetched
-        from traces.public import PUBLIC_TRACES
+        from traces.fetch import located
 
-        path = Path(self.trace)
-        if path.exists():
-            return path
-        if self.trace in (public.name for public in PUBLIC_TRACES):
-            return fetched(self.trace)
-        raise ValueError(f"{path}: no such file; case {self.name} names it as its trace")
+        path = located(self.trace)
+        if not path.exists():
+            raise ValueError(f"{path}: no such file; case {self.name} names it as its trace")
+        return path
 
     def predict(self, trace: "Trace", seed: int) -> "Trace":
         """Return the requests with what policies are told of their outputs.

@@ -14,12 +14,13 @@ from replay.replay_options import (
     priced_options,
     selection_options,
 )
+from replay.trace_path import TRACE
 
 BATCH_HELP = "Requests of a batch in the binned estimates.  [default: as many as the engine holds]"
 
 
 @click.command()
-@click.argument("trace", type=click.Path(path_type=Path))
+@click.argument("trace", type=TRACE)
 @policy_option
 @priced_options
 @fleet_option

@@ -9,6 +9,7 @@ from replay.completion import complete_policy, complete_table
 from replay.output import say, warn
 from replay.replay_options import announce_compilation
 from replay.report import SLO_HELP
+from replay.trace_path import TRACE
 
 TRACE_HELP = "Trace that RUN or SWEEP was made of, if it is not found by its name and hash."
 POLICY_HELP = "Further policy to offer, FILE.py:CLASS or A+B; of a TRACE, the first begins; repeatable."
@@ -19,8 +20,8 @@ MISSING_EXTRA = "replay explore needs dash, which is not installed; pip install 
 
 
 @click.command(short_help="A run, sweep or trace in the browser, simulated anew at once.")
-@click.argument("what", metavar="RUN|SWEEP|TRACE", type=click.Path(path_type=Path))
-@click.option("--trace", type=click.Path(path_type=Path), metavar="FILE", help=TRACE_HELP)
+@click.argument("what", metavar="RUN|SWEEP|TRACE", type=TRACE)
+@click.option("--trace", type=TRACE, metavar="FILE", help=TRACE_HELP)
 @click.option(
     "--policy", "policies", multiple=True, metavar="P", shell_complete=complete_policy, help=POLICY_HELP
 )

@@ -1,11 +1,13 @@
 """Where the trace and the cost table lie that a record names."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import traces
 from sim.sweep_key import sha256_of
 from sim.table_files import DEFAULT, load_table
+from traces.fetch import located
 from traces.reading import read_trace
 
 SHIPPED = Path(traces.__path__[0])
@@ -41,6 +43,9 @@ class Places:
         ]
         if self.trace is not None:
             there = [self.trace]
+        else:
+            with suppress(ValueError):  # a public trace that was not fetched
+                there += filter(Path.exists, [located(name)])
         found = next((path for path in there if is_of(path, sha256)), None)
         if found is not None:
             return found

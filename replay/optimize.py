@@ -8,6 +8,7 @@ import click
 from replay.output import output_options, say, tell
 from replay.replay_options import announce_compilation, fleet_option, policy_option
 from replay.sweep_case import LATENCY_HELP, case_options, slo_options
+from replay.trace_path import TRACE
 
 OVER_HELP = "Number to search, NAME=A..B: whole numbers, or 0.0..30.0 for any; repeatable."
 TRIALS_HELP = "Replays to try, those of earlier calls included."
@@ -15,7 +16,7 @@ OUT_HELP = "Folder of the search; given again, it goes on."
 
 
 @click.command(short_help="Search a policy's options for the least energy within SLOs.")
-@click.argument("trace", type=click.Path(path_type=Path))
+@click.argument("trace", type=TRACE)
 @policy_option
 @click.option(
     "--set", "settings", multiple=True, metavar="K=V", help="Option of the policy that is not searched."

@@ -21,6 +21,7 @@ from replay.replay_options import (
     read_requests,
     selection_options,
 )
+from replay.trace_path import TRACE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,7 +58,7 @@ OUT_HELP = "Folder for the run's record; it must not exist.  [default: runs/TRAC
 
 
 @click.command(short_help="Replay a trace; `run` may be left out.")
-@click.argument("trace", type=click.Path(path_type=Path))
+@click.argument("trace", type=TRACE)
 @policy_option
 @priced_options
 @click.option(

@@ -11,6 +11,7 @@ from replay.errors import Flawed
 from replay.output import output_options, say, tell
 from replay.replay_options import POLICY_HELP, announce_compilation
 from replay.sweep_case import LATENCY_HELP, case_options, slo_options
+from replay.trace_path import TRACE
 
 GRID_HELP = "Input to vary, NAME=V1,V2,... or NAME=A..B; repeatable: all combinations are simulated."
 FLEETS_HELP = "Fleet as a file of pools (docs/fleet.md); repeatable: each is combined with the others."
@@ -20,7 +21,7 @@ OUT_HELP = "Folder of the results; those in it are not simulated again."
 
 
 @click.command(short_help="Replay all combinations of policies and options; show the trade-off.")
-@click.argument("traces", nargs=-1, required=True, metavar="TRACE...", type=click.Path(path_type=Path))
+@click.argument("traces", nargs=-1, required=True, metavar="TRACE...", type=TRACE)
 @click.option(
     "--policy",
     "policies",

@@ -7,6 +7,7 @@ import click
 
 from replay.errors import ReplayGroup
 from replay.output import output_options, say, tell
+from replay.trace_path import TRACE
 
 if TYPE_CHECKING:
     from traces.trace import Trace
@@ -20,7 +21,7 @@ def cli() -> None:
 
 
 @cli.command()
-@click.argument("file", type=FILE)
+@click.argument("file", type=TRACE)
 @click.option("--plot", "picture", type=FILE, metavar="FILE", help="Draw it too: .png, .svg or .pdf.")
 @click.option("--format", "form", metavar="NAME", help="The file's format, where its content does not tell.")
 @click.option("--overwrite", is_flag=True, help="Replace the picture if it exists.")
@@ -44,7 +45,7 @@ def info(file: Path, picture: Path | None, form: str | None, overwrite: bool) ->
 
 
 @cli.command()
-@click.argument("source", metavar="IN", type=FILE)
+@click.argument("source", metavar="IN", type=TRACE)
 @click.argument("target", metavar="OUT.parquet", type=FILE)
 @click.option("--format", "form", metavar="NAME", help="The format of IN, where its content does not tell.")
 @click.option("--spread", "spread_s", type=float, metavar="SECONDS", help="Spread ticks of a coarse clock.")
@@ -103,7 +104,7 @@ def fetch(name: str | None, from_file: Path | None, sha256: str | None, cache: P
 
 
 @cli.command()
-@click.argument("file", type=FILE)
+@click.argument("file", type=TRACE)
 @click.option(
     "--out", "target", type=FILE, required=True, metavar="STATISTICS.json", help="Where to write them."
 )
@@ -156,8 +157,8 @@ def synthesize(statistics: str, target: Path, seed: int, duration_s: float | Non
 
 
 @cli.command()
-@click.argument("one", type=FILE)
-@click.argument("other", type=FILE)
+@click.argument("one", type=TRACE)
+@click.argument("other", type=TRACE)
 @output_options
 def compare(one: Path, other: Path) -> None:
     """Print how alike the traces ONE and OTHER are: distances and ratios, ONE by OTHER."""

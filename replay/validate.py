@@ -13,6 +13,7 @@ from replay.completion import complete_policy, complete_router, complete_table
 from replay.live_engine import LiveEngine, StartedVllm, TwinVllm
 from replay.output import output_options, say, tell
 from replay.replay_options import selection_options
+from replay.trace_path import TRACE
 
 if TYPE_CHECKING:
     from replay.screen import View
@@ -34,7 +35,7 @@ STOP_HELP = "Begin no replay that would end later; run again to go on."
 
 
 @click.command(short_help="Measure a replay, simulate it, and compare.")
-@click.argument("trace", required=False, type=click.Path(path_type=Path))
+@click.argument("trace", required=False, type=TRACE)
 @click.option("--plan", type=click.Path(path_type=Path), metavar="FILE", help=PLAN_HELP)
 @click.option(
     "--policy",

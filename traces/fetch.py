@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from traces.public import PublicTrace, public_trace
+from traces.public import PUBLIC_TRACES, PublicTrace
 from traces.whole_files import whole_file
 
 Progress = Callable[[int, int | None], None]
@@ -34,15 +34,21 @@ def cache_folder() -> Path:
     return base / "replay" / "traces"
 
 
-def fetched(name: str) -> Path:
-    """Return where the public trace called `name` lies, once fetched.
+def located(trace: str | Path) -> Path:
+    """Return the file that `trace` names: itself, which need not exist, or a public trace that was fetched.
+
+    A file goes before a public trace of its name.
 
     Raises:
-        ValueError: There is no such trace, or it was not fetched.
+        ValueError: It is the name of a public trace that was not fetched.
     """
-    path = _place(public_trace(name), cache_folder())
+    path = Path(trace)
+    public = next((each for each in PUBLIC_TRACES if each.name == str(trace)), None)
+    if path.exists() or public is None:
+        return path
+    path = _place(public, cache_folder())
     if not path.exists():
-        raise ValueError(f"the public trace {name} was not fetched yet; `replay trace fetch {name}` does")
+        raise ValueError(f"the public trace {trace} was not fetched yet; `replay trace fetch {trace}` does")
     return path
 
 
