@@ -216,7 +216,7 @@ def _meta(what: Replay, seen: Seen, energy: Energy, makespan_s: float, outcomes:
         engine_options={name: value for name, value in seen.facts.items() if name not in VERSIONS},
         table=None if twin is None else twin.name,
         table_source=None if twin is None else twin.measured_on,
-        gpu=gpus.facts[0].name if gpus.facts else None,
+        gpu=" + ".join(dict.fromkeys(fact.name for fact in gpus.facts)) or None,
         gpus=len(gpus.facts),
         power_limit_w=min(limits_w) if limits_w else None,
         idle_w=energy.idle_w,

@@ -189,7 +189,7 @@ def _remarks(comparison: Comparison) -> list[str]:
         remarks.append(
             f"energy of the steps as logged: {by_table} by the table, {measured} measured, {error}"
         )
-    remarks += [f"engine option {difference}" for difference in comparison.differences]
+    remarks += [f"not alike: {difference}" for difference in comparison.differences]
     remarks += [f"{NOT_VALID}: {reason}" for reason in comparison.invalid]
     return remarks
 

@@ -145,7 +145,7 @@ class Comparison:
         interval_j: What the simulation says that the total energy lies between, None if it does not.
         curve: The energy over time, None where it is not known.
         latencies: The requests' latencies.
-        differences: Engine options that were not the same, as sentences.
+        differences: Engine options, and what is known of the GPUs, that were not the same, as sentences.
         invalid: Why runs are not to be believed; only where they were compared all the same.
         currency: Of the price, if it is compared.
         steps: Errors of the first measured run's steps, if its steps and the table are at hand.
@@ -326,9 +326,15 @@ def _ensure_same_replay(one: Run, other: Run) -> None:
 
 
 def _differences(simulated: Run, measured: Run) -> tuple[str, ...]:
-    one, other = simulated.meta.engine_options, measured.meta.engine_options
+    one, other = ({**run.meta.engine_options, **_hardware(run)} for run in (simulated, measured))
     return tuple(
         f"{name} is {one[name]} in simulation, {other[name]} on the engine."
         for name in sorted(one.keys() & other.keys())
         if one[name] != other[name]
     )
+
+
+def _hardware(run: Run) -> dict[str, Any]:
+    """Return what is known of the GPUs, nothing if they were not metered."""
+    known = {name: getattr(run.meta, name) for name in ("gpu", "gpus", "power_limit_w")}
+    return {name: value for name, value in known.items() if value is not None and run.meta.gpu is not None}

@@ -126,6 +126,22 @@ def test_engine_options_that_differ_are_told() -> None:
     assert compare(one, (other,)).differences == ("max_num_seqs is 128 in simulation, 256 on the engine.",)
 
 
+def test_gpus_that_differ_are_told() -> None:
+    other = measured_run(gpu="Other GPU", gpus=2, power_limit_w=500.0)
+    assert compare(simulated_run(), (other,)).differences == (
+        "gpu is Toy GPU in simulation, Other GPU on the engine.",
+        "gpus is 1 in simulation, 2 on the engine.",
+        "power_limit_w is 700.0 in simulation, 500.0 on the engine.",
+    )
+    silent = measured_run(power_limit_w=None)
+    assert compare(simulated_run(), (silent,)).differences == ()
+
+
+def test_gpus_that_nobody_metered_do_not_differ() -> None:
+    unmetered = measured_run(gpu=None, gpus=0, power_limit_w=None, idle_w=None)
+    assert compare(simulated_run(), (unmetered,)).differences == ()
+
+
 @pytest.mark.parametrize(
     ("simulated", "measured", "message"),
     [

@@ -184,6 +184,7 @@ def test_each_joule_is_divided_by_the_steps_of_its_own_replica(nvml: ScriptedNvm
     run = read_run(tmp_path / "run")
     assert run.meta.invalid_reasons == ()
     assert (run.meta.gpus, run.meta.engine_options["replicas"]) == (2, 2)
+    assert run.meta.gpu == "NVIDIA Invented 0 + NVIDIA Invented 1"
     assert run.meta.idle_w == pytest.approx(2 * IDLE_W, rel=0.02)
 
     sends = read_attachment(tmp_path / "run", "sends")
