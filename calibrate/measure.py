@@ -318,6 +318,7 @@ def _collect(point: Point, session: int, began_at: str, times: Times, running: R
     steps = running.steps_since(zero_s)
     steps = steps[steps["scheduled_s"] >= zero_s]
     inside = (samples["time_s"] >= times.window_begin_s) & (samples["time_s"] <= times.window_end_s)
+    context = samples[inside] if inside.any() else samples  # a meter kept from reading: what it read around
     counter, power = counter_ticks(samples), _power(samples)
     counter -= [zero_s, counter[0, 1] if len(counter) else 0.0]
     power[:, 0] -= zero_s
@@ -334,9 +335,9 @@ def _collect(point: Point, session: int, began_at: str, times: Times, running: R
         counter=counter,
         power=power,
         requests=np.array(times.requests, dtype=np.float64).reshape(-1, 3) - zero_s,
-        clock_mhz=float(samples["clock_mhz"][inside].mean()),
-        temperature_c=float(samples["temperature_c"][inside].mean()),
-        throttle_reasons=int(np.bitwise_or.reduce(samples["throttle_reasons"][inside])),
+        clock_mhz=float(context["clock_mhz"].mean()),
+        temperature_c=float(context["temperature_c"].mean()),
+        throttle_reasons=int(np.bitwise_or.reduce(context["throttle_reasons"])),
     )
 
 

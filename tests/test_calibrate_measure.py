@@ -200,6 +200,16 @@ def test_a_lost_gpu_ends_the_calibration_and_keeps_the_points_before(metered_ben
     assert len(read_lines(metered_bench.folder / "points.jsonl")) == 1
 
 
+def test_a_window_without_a_reading_has_the_context_around_it(bench: JumpingBench) -> None:
+    bench.jumping.keeps_every = 44  # 0.22 s, longer than a window; the counter has ticked at each
+    points = bench.measure(replace(PLAN, bare_idle_s=1.0, hold_s=0.1))
+    ticks_s = [raw.counter[:, 0] for raw in points]
+    edges_s = [raw.window_s for raw in points]
+    read = [((at_s >= a) & (at_s <= b)).any() for at_s, (a, b) in zip(ticks_s, edges_s, strict=True)]
+    assert not all(read)
+    assert {(raw.clock_mhz, raw.temperature_c, raw.throttle_reasons) for raw in points} == {(1500.0, 50.0, 4)}
+
+
 def test_a_counter_that_goes_back_refuses_the_point(bench: JumpingBench) -> None:
     def set_back(text: str) -> None:
         if text.startswith("1/"):
