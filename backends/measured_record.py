@@ -20,7 +20,7 @@ from backends.prompts import SAFE_VOCABULARY
 from backends.rig import Watch
 from sim.arrivals import as_offered
 from sim.guards import check
-from sim.metering import Metering
+from sim.metering import COUNTER_TICK_S, Metering
 from sim.policy import Policy
 from sim.registry import name_of, options_of
 from sim.step_cost import Coefficients
@@ -306,10 +306,21 @@ def _notes(what: Replay, seen: Seen, energy: Energy, outcomes: Outcomes) -> list
         notes.append(f"The model's vocabulary is not known: prompts have ids below {SAFE_VOCABULARY:,}.")
     if seen.facts.get("random_weights") and seen.twin is None:
         notes.append("The model's weights were random; power depends a little on them.")
+    unread_s = _longest_unread_s(seen)
+    if unread_s > COUNTER_TICK_S:
+        kept = f"The meter was kept from reading for up to {unread_s:.2g} s"
+        notes.append(f"{kept}; what was drawn meanwhile is seen by as much later.")
     celsius = seen.samples["temperature_c"]
     if np.isfinite(celsius).any():
         notes.append(f"The GPU was at {np.nanmin(celsius):.0f} to {np.nanmax(celsius):.0f} °C.")
     return notes
+
+
+def _longest_unread_s(seen: Seen) -> float:
+    """Return the longest time during the replay without a reading of a GPU, 0 if none is metered."""
+    inside = seen.samples[(seen.samples["time_s"] >= seen.zero_s) & (seen.samples["time_s"] <= seen.end_s)]
+    gpus = [inside["time_s"][inside["gpu"] == gpu] for gpu in np.unique(inside["gpu"])]
+    return max((float(np.diff(read_s).max(initial=0.0)) for read_s in gpus), default=0.0)
 
 
 def _lag_s(outcomes: Outcomes, live: LiveReplay) -> Floats:

@@ -24,6 +24,7 @@ class ScriptedMeter:
         self._file = file
         self._clock = clock
         self.dies_at_s = float("inf")
+        self.unread_s: tuple[float, float] | None = None
         self.falls_at_s = float("inf")
         self.power_factor = 1.0
         self.cpu_w = float("nan")
@@ -54,6 +55,8 @@ class ScriptedMeter:
         rows["throttle_reasons"] = self.throttle_reasons
         rows["cpu_j"] = np.where(place % 40 == 0, self.cpu_w * rows["time_s"], np.nan)
         rows["dram_j"] = np.nan
+        if self.unread_s is not None:
+            rows = rows[(rows["time_s"] <= self.unread_s[0]) | (rows["time_s"] >= self.unread_s[1])]
         return rows[rows["time_s"] >= since_s]
 
     def energy_j(self, at_s: Floats) -> Floats:

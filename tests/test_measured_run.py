@@ -274,6 +274,18 @@ def test_a_late_client_is_said(make_bench: MakeBench) -> None:
     assert measured.attachments["sends"]["lag_s"].max() == pytest.approx(0.02)
 
 
+def test_a_meter_that_was_kept_from_reading_is_said(make_bench: MakeBench) -> None:
+    bench = make_bench()
+    notes = bench.measure(Replay("first", TRACE, Immediate())).run.meta.notes
+    assert not any("kept from reading" in note for note in notes)
+    begin_s = bench.loop.time() + 4.0
+    bench.meter.unread_s = (begin_s, begin_s + 0.4)
+    run = bench.measure(Replay("second", TRACE, Immediate())).run
+    assert any("kept from reading for up to 0.4 s" in note for note in run.meta.notes)
+    assert run.meta.energy is not None
+    assert run.meta.energy.total_j == pytest.approx(840.0, abs=EDGE_J)
+
+
 def test_an_empty_trace_is_refused(make_bench: MakeBench) -> None:
     with pytest.raises(ValueError, match="has no requests"):
         make_bench().measure(Replay("toy", toy_trace([]), Immediate()))
