@@ -1,15 +1,21 @@
 """A rig of several vLLM engines in this process, each on GPUs of its own."""
 
 import os
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from backends.gpu_watch import engine_gpus, free_gpus
 from backends.meter import Meter
+from backends.prompted_engine import TokenEngine
 from backends.replicas import Replicas, merge_steps
-from backends.rig import Rig, warm_up
+from backends.rig import Rig, Samples, Watch, warm_up
 from backends.step_log import read_steps
 from backends.vllm_engine import VllmEngine
 
@@ -53,18 +59,97 @@ async def replica_rig(
         with Meter(folder / "meter.bin", gpus) as meter:
             for engine in engines:
                 await warm_up(engine, seed)
-            fleet = Replicas(engines, router)
-            yield Rig(
-                fleet,
-                meter,
-                lambda since_s: merge_steps([read_steps(log, since_s) for log in logs]),
-                watch,
-                folder / "meter.bin",
-                replica_of=fleet.replica_of,
-            )
+            yield fleet_rig(engines, logs, router, Gauges(meter, watch, folder / "meter.bin"))
     finally:
         for engine in engines:
             engine.stop()
+
+
+@dataclass(frozen=True, slots=True)
+class Gauges:
+    """What is read of all GPUs of a fleet, each replica's one after the other.
+
+    Attributes:
+        meter: Running.
+        watch: Of the metered GPUs.
+        meter_file: Where the meter's samples are, should it die.
+    """
+
+    meter: Samples
+    watch: Watch
+    meter_file: Path
+
+
+def fleet_rig(engines: Sequence[TokenEngine], logs: Sequence[Path], router: str, gauges: Gauges) -> Rig:
+    """Return equal engines behind a router as one rig, whose parts are a rig for each of them.
+
+    Args:
+        engines: Started and warm.
+        logs: Their step logs.
+        router: Name of the router, one of `sim.router_registry.ROUTERS`.
+        gauges: Of their GPUs, the same number for each.
+
+    Raises:
+        ValueError: The engines differ, or there is no such router.
+    """
+    fleet = Replicas(engines, router)
+    each = len(gauges.watch.facts) // len(engines)
+    parts = [
+        Rig(
+            engine,
+            PartOfMeter(gauges.meter, slice(place, place + each)),
+            partial(read_steps, log),
+            PartOfWatch(gauges.watch, slice(place, place + each)),
+            gauges.meter_file,
+        )
+        for engine, log, place in zip(engines, logs, range(0, each * len(engines), each), strict=True)
+    ]
+    return Rig(
+        fleet,
+        gauges.meter,
+        lambda since_s: merge_steps([read_steps(log, since_s) for log in logs]),
+        gauges.watch,
+        gauges.meter_file,
+        replica_of=fleet.replica_of,
+        parts=tuple(parts),
+    )
+
+
+class PartOfMeter:
+    """What a meter reads of the GPUs in some places among those that are metered."""
+
+    def __init__(self, whole: Samples, places: slice) -> None:
+        self._whole = whole
+        self._places = places
+
+    def samples(self, since_s: float) -> NDArray[np.void]:
+        """Return the samples of these GPUs from `since_s` on; MeterError if the meter died."""
+        rows = self._whole.samples(since_s)
+        own: NDArray[np.void] = rows[np.isin(rows["gpu"], range(self._places.start, self._places.stop))]
+        return own
+
+
+class PartOfWatch:
+    """What a watch knows of the GPUs in some places among those that are metered.
+
+    Attributes:
+        facts: Of these GPUs.
+        engine_uuids: Their UUIDs.
+    """
+
+    def __init__(self, whole: Watch, places: slice) -> None:
+        self._whole = whole
+        self._places = places
+        self.facts = whole.facts[places]
+        self.engine_uuids = tuple(fact.uuid for fact in self.facts)
+
+    def foreign_process_ids(self) -> tuple[int, ...]:
+        """Return who computes on any of the metered GPUs now and is no engine."""
+        return self._whole.foreign_process_ids()
+
+    def uuid_hashes(self) -> list[str]:
+        """Return what identifies these GPUs without naming them."""
+        return self._whole.uuid_hashes()[self._places]
 
 
 def visible_slices(environment: Mapping[str, str], gpus: tuple[int, ...], replicas: int) -> list[str]:

@@ -64,6 +64,7 @@ class Rig:
         notes: What the user should know of the engine.
         twin: The cost table that pretends to be the GPUs, None where they are real.
         replica_of: Returns which replica a request of that id was sent to; None where there is but one.
+        parts: Each of several replicas of this process as a rig of its own, with its own GPUs.
     """
 
     engine: TokenEngine
@@ -74,6 +75,7 @@ class Rig:
     notes: tuple[str, ...] = ()
     twin: CostTable | None = None
     replica_of: Callable[[str], int | None] | None = None
+    parts: "tuple[Rig, ...]" = ()
 
     def last_samples(self, since_s: float) -> NDArray[np.void]:
         """Return the samples from `since_s` on that a dead meter has left behind, perhaps none."""

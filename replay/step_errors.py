@@ -1,6 +1,7 @@
 """How far a measured run's steps are from a table's: what of an error is the GPU's, and what the host's."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,14 +14,27 @@ FEWEST = 3
 """Steps without which a log tells nothing of their times."""
 
 
-def replayed_logs(record: Path, table: "CostTable") -> "list[tuple[Steps, Replayed]]":
-    """Return the steps in a measured record, and as a cost table replays them, of each replica with enough.
+@dataclass(frozen=True, slots=True)
+class ReplayedLog:
+    """What a replica's steps took, and what they should have taken.
 
-    What each step held, and how long the engine waited for work, is taken from the log.
+    Attributes:
+        table: Says what they should have taken.
+        steps: As logged.
+        replayed: By the table; what each step held, and how long the engine waited for work, is the log's.
+    """
+
+    table: "CostTable"
+    steps: "Steps"
+    replayed: "Replayed"
+
+
+def replayed_logs(record: Path, tables: "Sequence[CostTable]") -> list[ReplayedLog]:
+    """Return the steps in a measured record, and as cost tables replay them, of each replica with enough.
 
     Args:
         record: Folder of the record.
-        table: Says what the steps should have taken.
+        tables: One for all replicas, or one for each.
 
     Raises:
         OSError: The steps cannot be read.
@@ -34,14 +48,16 @@ def replayed_logs(record: Path, table: "CostTable") -> "list[tuple[Steps, Replay
     if logged is None:
         return []
     replica = logged.get("replica", np.zeros(len(logged["done_s"]), np.int64))
-    owned = [
-        {name: column[replica == number] for name, column in logged.items()} for number in np.unique(replica)
-    ]
-    logs = [steps_of(own) for own in owned if len(own["done_s"]) >= FEWEST]
-    return [(steps, replay_steps(table.coefficients, table.host, steps)) for steps in logs]
+    logs = []
+    for number in np.unique(replica):
+        own = {name: column[replica == number] for name, column in logged.items()}
+        if len(own["done_s"]) >= FEWEST:
+            table, steps = tables[number if len(tables) > 1 else 0], steps_of(own)
+            logs.append(ReplayedLog(table, steps, replay_steps(table.coefficients, table.host, steps)))
+    return logs
 
 
-def step_errors(logs: "Sequence[tuple[Steps, Replayed]]") -> "tuple[StepErrors, ...]":
+def step_errors(logs: Sequence[ReplayedLog]) -> "tuple[StepErrors, ...]":
     """Return the errors of logged steps, as `replayed_logs` returns them: the kinds that there are."""
     import numpy as np
 
@@ -49,7 +65,8 @@ def step_errors(logs: "Sequence[tuple[Steps, Replayed]]") -> "tuple[StepErrors, 
     from sim.compare import STEP_KINDS, StepErrors
 
     sums = {kind: np.zeros(3) for kind in STEP_KINDS}
-    for steps, replayed in logs:
+    for log in logs:
+        steps, replayed = log.steps, log.replayed
         for group in alike(steps, 0, len(steps.done_s) - 1):
             is_launch = group.since[0] == FROM_NEXT_DECISION
             kind = STEP_KINDS[2 if is_launch else int(steps.chunks[group.steps[0]] > 0)]
@@ -62,16 +79,13 @@ def step_errors(logs: "Sequence[tuple[Steps, Replayed]]") -> "tuple[StepErrors, 
     )
 
 
-def logged_energy_j(
-    logs: "Sequence[tuple[Steps, Replayed]]", table: "CostTable", makespan_s: float, replicas: int = 1
-) -> float | None:
-    """Return the energy of a measured run by a cost table, at the pace at which its steps were logged.
+def logged_energy_j(logs: Sequence[ReplayedLog], makespan_s: float, replicas: int = 1) -> float | None:
+    """Return the energy of a measured run by its cost tables, at the pace at which its steps were logged.
 
     What a simulated energy is off beyond this one comes of when steps ran and what they held.
 
     Args:
-        logs: The run's, as `replayed_logs` returns them by the same table.
-        table: Says what each replica's steps should have drawn.
+        logs: The run's, as `replayed_logs` returns them.
         makespan_s: From time 0 to the last completion of the run; a replica idles outside its steps.
         replicas: How many the run had.
 
@@ -82,10 +96,10 @@ def logged_energy_j(
 
     if len(logs) < replicas:
         return None
-    c = table.coefficients
     joules = 0.0
-    for steps, replayed in logs:
-        paced = replay_at_pace(c, table.host, steps, replayed)
+    for log in logs:
+        c = log.table.coefficients
+        paced = replay_at_pace(c, log.table.host, log.steps, log.replayed)
         idle_s = paced.begin_s[0] + makespan_s - paced.end_s[-1]
         joules += float(paced.energy_j[-1] + c.idle_w * idle_s)
     return joules

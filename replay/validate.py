@@ -28,9 +28,9 @@ OUT_HELP = "Folder of the records; what is there already is not measured again."
 DEVICE_HELP = "Real GPUs, or a twin, whose steps take the time and power of --table."
 REPLICAS_HELP = "Equal engines, each on GPUs of its own."
 ROUTER_HELP = "Which of several replicas a request goes to."
-ADAPT_HELP = "Adapt --table to this card and host first: 13 loads, about a minute."
+ADAPT_HELP = "Adapt --table to each replica's card and its host first: 13 loads each, about a minute."
 ADAPTED = "adapted"
-"""Folder in --out of what --adapt measures, and name of its table."""
+"""Folder in --out of what --adapt measures, and name of its table; several replicas have one each."""
 STOP_HELP = "Begin no replay that would end later; run again to go on."
 
 
@@ -101,8 +101,6 @@ def cli(
         raise click.UsageError("--measure-only and --compare-only leave nothing to do")
     if adapt and device == "twin":
         raise click.UsageError("--adapt measures a card; a twin has none: leave it out")
-    if adapt and replicas > 1:
-        raise click.UsageError("--adapt measures one card, not that of each replica; leave it out")
     left = 0
     if not compare_only:
         from replay.validate_measure import Terms
@@ -120,7 +118,7 @@ def cli(
             costs=None if is_divided_later else costs.coefficients,
             end_by_s=None if stop_after is None else began_s + stop_after,
             table=costs,
-            card=out / ADAPTED if adapt else None,
+            cards=_cards(out, replicas) if adapt else (),
         )
         left = _measure(cases, out, live, terms)
         if left:
@@ -129,7 +127,7 @@ def cli(
     if not measure_only:
         from replay.validate_compare import compare_cases
 
-        compared = compare_cases(out, _adapted(table, out / ADAPTED) if adapt else _load(table))
+        compared = compare_cases(out, _adapted(table, out) if adapt else [_load(table)])
     tell(
         lambda: {"left": left, "cases": {name: asdict(comparison) for name, comparison in compared}},
         lambda: [part for one in compared for part in _case_view(*one)],
@@ -186,13 +184,22 @@ def _load(table: str | None) -> "CostTable":
     return load_table(table or DEFAULT)
 
 
-def _adapted(table: str | None, card: Path) -> "CostTable":
-    """Return the table, adapted to what was measured of the card."""
+def _cards(out: Path, replicas: int) -> tuple[Path, ...]:
+    """Return the folder of the card of each replica."""
+    if replicas == 1:
+        return (out / ADAPTED,)
+    return tuple(out / f"{ADAPTED}-{number}" for number in range(replicas))
+
+
+def _adapted(table: str | None, out: Path) -> "list[CostTable]":
+    """Return the table, adapted to what was measured of each card."""
     from replay.calibrate import fit_table
     from sim.table_files import DEFAULT
 
-    fit_table(card, table or DEFAULT)
-    return _load(str(card))
+    cards = _cards(out, len(list(out.glob(f"{ADAPTED}-*"))) or 1)
+    for card in cards:
+        fit_table(card, table or DEFAULT)
+    return [_load(str(card)) for card in cards]
 
 
 def _measure(cases: list[Case], out: Path, engine: LiveEngine, terms: "Terms") -> int:

@@ -25,16 +25,19 @@ async def measure_card(rig: Rig, folder: Path, seed: int) -> RawPoint | None:
 
     Return that of one sequence that decodes, None if the round has no such load.
     """
+    say(f"the card's loads go to {folder}")
     points = await measure_running(folder, _plan(seed), _running(rig), say)
     now = [raw for raw in points if raw.session == points[-1].session]
     return next((raw for raw in reversed(now) if replace(raw.point, repeat=0) == ONE_SEQUENCE), None)
 
 
-async def check_pace(rig: Rig, folder: Path, seed: int, before: RawPoint) -> None:
+async def check_pace(rig: Rig, folder: Path, seed: int, before: RawPoint | None) -> None:
     """Measure the load of `before` again, which the table is not adapted to, and tell how the pace changed.
 
-    The replays are done: a failure is told and not raised.
+    Without such a load there is nothing to tell. The replays are done: a failure is told and not raised.
     """
+    if before is None:
+        return
     try:
         after = await measure_again(before, _plan(seed), _running(rig))
     except ValueError as error:

@@ -49,14 +49,15 @@ class Terms:
         costs: Shares steps' energy; None for the rule without a table.
         end_by_s: Begin no turn that would go on beyond this monotonic time, None for no such time.
         table: What a policy that asks for costs is told.
-        card: Folder for what tells this card from others, measured before the turns; None to measure none.
+        cards: A folder for each replica, for what tells its card from others, measured before the turns;
+            empty to measure none.
     """
 
     seed: int
     costs: "Coefficients | None"
     end_by_s: float | None
     table: "CostTable"
-    card: Path | None = None
+    cards: tuple[Path, ...] = ()
 
 
 def turns_left(cases: Sequence[Case], out: Path, seed: int) -> list[Turn]:
@@ -100,17 +101,19 @@ def measure_turns(turns: Sequence[Turn], rig: "AbstractAsyncContextManager[Rig]"
 async def _measure_turns(
     turns: Sequence[Turn], rig: "AbstractAsyncContextManager[Rig]", terms: Terms
 ) -> tuple[int, bool]:
-    """Measure the card, if asked for, then the turns, then whether the card's pace is still the same."""
+    """Measure the cards, if asked for, then the turns, then whether the cards' pace is still the same."""
     say("starting the engine")
     async with rig as running:
-        if terms.card is None:
+        if not terms.cards:
             return await _replay_turns(turns, running, terms)
         from replay.validate_card import check_pace, measure_card
 
-        before = await measure_card(running, terms.card, terms.seed)
+        replicas = list(zip(running.parts or (running,), terms.cards, strict=True))
+        before = [await measure_card(replica, card, terms.seed) for replica, card in replicas]
         left, is_interrupted = await _replay_turns(turns, running, terms)
-        if before is not None and left < len(turns) and not is_interrupted:
-            await check_pace(running, terms.card, terms.seed, before)
+        if left < len(turns) and not is_interrupted:
+            for (replica, card), point in zip(replicas, before, strict=True):
+                await check_pace(replica, card, terms.seed, point)
         return left, is_interrupted
 
 

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from openai_server import Script, running
 from scripted_nvml import ScriptedNvml
-from standin_engine import DECODE_W, IDLE_W, PREFILL_W
+from standin_engine import DECODE_W, IDLE_W, PREFILL_W, StandInEngine
 from test_openai_command import replay, trace_file
+from toy_table import toy_table
 from toy_trace import toy_trace
 
 import backends.measured_run
@@ -22,7 +23,7 @@ from backends.measured_split import split_by_table
 from backends.replica_rig import visible, visible_slices
 from backends.replicas import Replicas, merge_steps
 from backends.step_log import STEP
-from sim.table_files import DEFAULT, load_table
+from sim.table_files import DEFAULT, load_table, save_table
 from traces.parquet import write_trace
 from traces.record_files import read_attachment, read_run
 
@@ -31,6 +32,8 @@ import os, sys, time
 import backends.measured_run, backends.replica_rig, backends.rig
 from standin_engine import StandInEngine
 from replay.main import main
+
+FACTORS = {}
 
 class Engine(StandInEngine):
     def __init__(self, model, options, step_log):
@@ -42,7 +45,7 @@ class Engine(StandInEngine):
 
     def draw(self, watts):
         with open(os.environ["SCRIPTED_NVML"], "a") as script:
-            script.write(f"{time.monotonic():.9f} {self.gpu} power_w {watts}\\n")
+            script.write(f"{time.monotonic():.9f} {self.gpu} power_w {watts * FACTORS.get(self.gpu, 1.0)}\\n")
 
 backends.replica_rig.VllmEngine = Engine
 backends.rig.WARM_UPS = ((16, 2),)
@@ -50,6 +53,17 @@ backends.measured_run.WAIT_AFTER_S = 0.5
 main(sys.argv[1:])
 assert "CUDA_VISIBLE_DEVICES" not in os.environ
 """
+ADAPTING = REPLAY.replace(
+    "main(sys",
+    """
+from calibrate import grid
+from calibrate.grid import Point
+CARD = [Point("decode", batch=4, context_tokens=64), Point("prefill", chunk_tokens=400, streams=2)]
+grid.CARD_LOADS = (Point("idle"), *CARD)
+FACTORS["1"] = 1.2
+main(sys""",
+)
+"""Adapts by three loads to cards of which the second draws a fifth more."""
 
 
 class Busy:
@@ -230,6 +244,33 @@ def test_a_validated_fleet_is_simulated_as_one(nvml: ScriptedNvml, tmp_path: Pat
         assert (run.meta.gpus, run.meta.engine_options["router"]) == (2, "least-loaded")
     assert simulated.outcomes.replica is not None
     assert simulated.outcomes.replica[:2].tolist() == [0, 1]
+
+
+def test_each_replica_of_a_fleet_has_its_own_adapted_table(nvml: ScriptedNvml, tmp_path: Path) -> None:
+    for gpu, power_w in enumerate((IDLE_W, 1.2 * IDLE_W)):
+        nvml.add_gpu(gpu, power_w)
+    nvml.say(-0.5, 1, name="NVIDIA Invented 0")
+    facts = StandInEngine(tmp_path, lambda *_: 0.0).facts()
+    (tmp_path / "table").mkdir()
+    save_table(toy_table(gpu="NVIDIA Invented 0", engine=facts), tmp_path / "table")
+    write_trace(toy_trace([0.5, 0.5, 2.0, 4.5], [100, 400, 16, 1], [10, 30, 20, 20]), tmp_path / "a.parquet")
+    out = tmp_path / "out"
+    arguments = ["--model", "toy", "--table", str(tmp_path / "table"), "--out", str(out), "--adapt"]
+    command = ["validate", str(tmp_path / "a.parquet"), *arguments, "--replicas", "2", "--json"]
+    done = nvml.run("-c", ADAPTING, *command)
+    assert done.returncode == 0, done.stderr
+    tables = [load_table(str(out / f"adapted-{replica}")) for replica in range(2)]
+    assert [table.meta["adapted_from"] for table in tables] == ["toy", "toy"]
+    idle_w = [table.coefficients.idle_w for table in tables]
+    assert idle_w == pytest.approx([IDLE_W, 1.2 * IDLE_W], rel=0.02)
+    simulated = read_run(out / "a-immediate" / "simulated")
+    assert simulated.meta.table == "adapted-0 + adapted-1"
+    assert simulated.meta.idle_w == pytest.approx(sum(idle_w))
+    measured = read_run(out / "a-immediate" / "measured-1")
+    assert [use.idle_w for use in measured.meta.replicas] == pytest.approx(idle_w, rel=0.02)
+    (comparison,) = json.loads(done.stdout)["cases"].values()
+    assert comparison["table"] == "adapted-0 + adapted-1"
+    assert comparison["logged"]["measured_j"] == pytest.approx(measured.total_energy_j)
 
 
 def test_replicas_need_as_many_gpus_as_all_of_them_take(nvml: ScriptedNvml) -> None:

@@ -22,7 +22,7 @@ def errors(record: Path, c: Coefficients = COEFFICIENTS, h: HostTime = HOST) -> 
     """Return the errors by TABLE of a run of prompts beside a batch, measured as these numbers say."""
     (run,) = (raw for raw in calibration(c, h) if raw.point.kind == "scan" and raw.point.batch)
     pd.DataFrame(run.steps).to_parquet(record / "steps.parquet")
-    return {found.kind: found for found in step_errors(replayed_logs(record, TABLE))}
+    return {found.kind: found for found in step_errors(replayed_logs(record, [TABLE]))}
 
 
 def test_by_the_numbers_behind_them_no_step_is_off(tmp_path: Path) -> None:
@@ -51,10 +51,29 @@ def test_replicas_are_told_apart(tmp_path: Path) -> None:
     runs = [raw for raw in calibration(COEFFICIENTS, HOST) if raw.point.kind == "scan"]
     logs = [pd.DataFrame(raw.steps).assign(replica=number) for number, raw in enumerate(runs)]
     pd.concat(logs).sort_values("done_s").to_parquet(tmp_path / "steps.parquet")
-    found = step_errors(replayed_logs(tmp_path, TABLE))
+    found = step_errors(replayed_logs(tmp_path, [TABLE]))
     assert {kind.kind for kind in found} == set(STEP_KINDS)
     for kind in found:
         assert kind.error_fraction == pytest.approx(0.0, abs=1e-9)
+
+
+def test_each_replica_may_have_a_table_of_its_own(tmp_path: Path) -> None:
+    slower = COEFFICIENTS._replace(linear_s=1.1 * COEFFICIENTS.linear_s)
+    tables = [replace(TABLE, coefficients=c) for c in (COEFFICIENTS, slower)]
+    each_j: list[float | None] = []
+    logs = []
+    for number, table in enumerate(tables):
+        raw = next(raw for raw in calibration(table.coefficients, HOST) if raw.point.kind == "decode")
+        logs.append(pd.DataFrame(raw.steps).assign(replica=number))
+        logs[-1].assign(replica=0).to_parquet(tmp_path / "steps.parquet")
+        each_j.append(logged_energy_j(replayed_logs(tmp_path, [table]), 10.0))
+    pd.concat(logs).sort_values("done_s").to_parquet(tmp_path / "steps.parquet")
+    (own,), (by_first,) = (step_errors(replayed_logs(tmp_path, given)) for given in (tables, tables[:1]))
+    assert own.error_fraction == pytest.approx(0.0, abs=1e-9)
+    assert by_first.error_fraction < -0.01
+    assert logged_energy_j(replayed_logs(tmp_path, tables), 10.0, replicas=2) == pytest.approx(
+        sum(filter(None, each_j))
+    )
 
 
 def logged(
@@ -70,7 +89,7 @@ def logged(
     steps = pd.DataFrame(raw.steps)
     steps[["scheduled_s", "done_s"]] -= zero_s
     steps.to_parquet(record / "steps.parquet")
-    by_table_j = logged_energy_j(replayed_logs(record, table), table, end_s - zero_s)
+    by_table_j = logged_energy_j(replayed_logs(record, [table]), end_s - zero_s)
     assert by_table_j is not None
     return float(by_table_j / (end_j - zero_j) - 1)
 
@@ -93,13 +112,13 @@ def test_a_gpu_that_draws_more_is_off_in_the_energy_as_logged(tmp_path: Path) ->
 
 
 def test_a_record_without_steps_has_no_errors_of_steps(tmp_path: Path) -> None:
-    assert step_errors(replayed_logs(tmp_path, TABLE)) == ()
-    assert logged_energy_j(replayed_logs(tmp_path, TABLE), TABLE, 1.0) is None
+    assert step_errors(replayed_logs(tmp_path, [TABLE])) == ()
+    assert logged_energy_j(replayed_logs(tmp_path, [TABLE]), 1.0) is None
 
 
 def test_the_energy_as_logged_needs_the_steps_of_each_replica(tmp_path: Path) -> None:
     logged(tmp_path, "decode")
-    assert logged_energy_j(replayed_logs(tmp_path, TABLE), TABLE, 10.0, replicas=2) is None
+    assert logged_energy_j(replayed_logs(tmp_path, [TABLE]), 10.0, replicas=2) is None
 
 
 def test_a_comparison_tells_them() -> None:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
@@ -283,6 +284,20 @@ def test_a_table_is_adapted_on_the_engine_that_replays(lab: Lab, monkeypatch: py
     assert lab.starts == 1
 
 
+def test_a_case_needs_as_many_replicas_as_cards_were_measured(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grid, "CARD_LOADS", CARD)
+    save_table(toy_table(engine=StandInEngine(Path(), lambda *_: 0.0).facts()), lab.folder / "table")
+    assert lab.validate("--plan", lab.plan({"name": "a"}), "--adapt", "--measure-only").exit_code == 0
+    for replica in range(2):
+        copytree(lab.folder / "out" / "adapted", lab.folder / "out" / f"adapted-{replica}")
+    refused = lab.validate("--compare-only", "--adapt")
+    assert refused.exit_code == 2
+    told = "case a ran on 1 replica, but 2 cards were measured; compare it without --adapt"
+    assert refused.stderr.endswith(f"Error: {told}\n")
+
+
 def test_each_engine_start_adds_a_round_of_card_loads(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grid, "CARD_LOADS", CARD)
     plan = lab.plan({"name": "a"}, {"name": "b"})
@@ -430,7 +445,6 @@ def test_a_policy_that_asks_for_costs_is_told_those_of_the_table(lab: Lab) -> No
     [
         (["--device", "twin", "--adapt"], "a twin has none: leave it out"),
         (["--device", "twin", "--replicas", "2"], "--replicas is of real GPUs"),
-        (["--replicas", "2", "--adapt"], "--adapt measures one card"),
         (["--replicas", "2", "--gpu", "1"], "--gpu would meter other GPUs"),
         (["--replicas", "2", "--router", "x"], "no router 'x'"),
     ],
