@@ -66,13 +66,13 @@ class Meter:
     Times are `time.monotonic()`, which all processes of a Linux host share.
     """
 
-    def __init__(self, path: Path, gpus: tuple[int, ...], twin: Path | None = None) -> None:
+    def __init__(self, path: Path, gpus: tuple[int, ...], twins: Sequence[Path] = ()) -> None:
         """Prepare to write samples of the GPUs with these NVML indices to `path`.
 
-        With `twin`, the folder of a twin (`backends.twin`), they are its pretend GPUs.
+        With `twins`, folders of twins (`backends.twin`), they are their pretend GPUs, as many of each.
         """
         self._path = path
-        self._arguments = [str(path), ",".join(map(str, gpus)), *([] if twin is None else [str(twin)])]
+        self._arguments = [str(path), ",".join(map(str, gpus)), *map(str, twins)]
         self._process: subprocess.Popen[bytes] | None = None
         self._errors: IO[bytes] | None = None
 
@@ -171,12 +171,12 @@ def _read(index: int, gpu: MeteredGpu, context: GpuContext, has_power: bool) -> 
 
 
 if __name__ == "__main__":
-    indices, twin = tuple(int(index) for index in sys.argv[2].split(",")), sys.argv[3:]
+    indices, twins = tuple(int(index) for index in sys.argv[2].split(",")), sys.argv[3:]
     try:
-        if twin:
-            from backends.twin_counter import open_twin
+        if twins:
+            from backends.twin_counter import open_twins
 
-            sample_into(Path(sys.argv[1]), open_twin(Path(twin[0]), len(indices)))
+            sample_into(Path(sys.argv[1]), open_twins([Path(twin) for twin in twins], len(indices)))
         else:
             sample_into(Path(sys.argv[1]), open_gpus(indices))
     except MeterError as failure:

@@ -1,7 +1,7 @@
 """The energy counter of the pretend GPUs, for the meter to read: what their file says, in ticks of 100 ms."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -68,7 +68,12 @@ class TwinCounter:
 
 
 @contextmanager
-def open_twin(folder: Path, gpus: int) -> Iterator[tuple[TwinCounter, ...]]:
-    """Open the pretend GPUs of the twin in `folder`."""
-    costs = load_table(str(folder)).coefficients
-    yield tuple(TwinCounter(folder / ENERGY_FILE, costs, gpus) for _ in range(gpus))
+def open_twins(folders: Sequence[Path], gpus: int) -> Iterator[tuple[TwinCounter, ...]]:
+    """Open `gpus` pretend GPUs: those of the twins in `folders`, as many of each, one after the other."""
+    each = gpus // len(folders)
+    costs = [load_table(str(folder)).coefficients for folder in folders]
+    yield tuple(
+        TwinCounter(folder / ENERGY_FILE, own, each)
+        for folder, own in zip(folders, costs, strict=True)
+        for _ in range(each)
+    )

@@ -3,12 +3,14 @@
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from backends.meter import Meter
 from backends.nvml import GpuFacts
+from backends.replica_rig import Gauges, fleet_rig
 from backends.rig import Rig, warm_up
 from backends.step_log import read_steps
 from backends.twin import FOLDER_VARIABLE
@@ -61,11 +63,11 @@ class TwinWatch:
         return ["twin"] * len(self.facts)
 
 
-def watch_twin(table: CostTable) -> TwinWatch:
-    """Return the pretend GPUs of a table."""
+def watch_twins(table: CostTable, replicas: int) -> TwinWatch:
+    """Return the pretend GPUs of so many engines of a table."""
     facts = tuple(
         GpuFacts(table.gpu, f"twin-{index}", "none, a twin", table.power_limit_w, mig=False, process_ids=())
-        for index in range(table.gpus)
+        for index in range(replicas * table.gpus)
     )
     return TwinWatch(facts, tuple(fact.uuid for fact in facts))
 
@@ -96,43 +98,54 @@ def twin_options(table: CostTable, given: Mapping[str, Any]) -> dict[str, Any]:
 
 @asynccontextmanager
 async def twin_rig(
-    table: CostTable, model: str, options: Mapping[str, Any], folder: Path, seed: int = 0
+    table: CostTable,
+    model: str,
+    options: Mapping[str, Any],
+    folder: Path,
+    seed: int = 0,
+    replicas: int = 1,
+    router: str = "round-robin",
 ) -> AsyncIterator[Rig]:
-    """Start vLLM on pretend GPUs and a meter beside it; end both afterwards.
+    """Start vLLM on pretend GPUs, once or several times, and a meter beside it; end all afterwards.
 
     Args:
         table: What steps cost.
         model: A model's folder, of which only the configuration is read, or a name.
         options: vLLM engine options, where they differ from the table's.
-        folder: Exists; takes the table, the pretend GPUs' energy, the meter's samples and the step log.
+        folder: Exists; takes the table, the pretend GPUs' energy, the meter's samples and the step logs.
         seed: Seed of the warm-up's tokens.
+        replicas: How many engines, each on pretend GPUs of its own.
+        router: Router of several, as `sim.router_registry.make_router` takes it.
 
     Raises:
         ValueError: vLLM is missing, does not know the twin, or refuses an option, or the table does.
     """
     os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")  # standard output is for results
-    step_log, meter_file = folder / "steps.bin", folder / "meter.bin"
-    step_log.write_bytes(b"")
-    save_table(table, folder)
-    engine = VllmEngine(model, {"load_format": "dummy", **twin_options(table, options)}, step_log)
-    os.environ[FOLDER_VARIABLE] = str(folder)
+    own = [folder / f"replica-{replica}" for replica in range(replicas)]
+    logs = [twin / "steps.bin" for twin in own]
+    given = {"load_format": "dummy", **twin_options(table, options)}
+    engines = [VllmEngine(model, given, log) for log in logs]
     try:
-        _ensure_twin()
-        await engine.start()
-        with Meter(meter_file, tuple(range(table.gpus)), twin=folder) as meter:
-            await warm_up(engine, seed)
-            yield Rig(
-                engine,
-                meter,
-                lambda since_s: read_steps(step_log, since_s),
-                watch_twin(table),
-                meter_file,
-                notes=notes(table, engine.facts()),
-                twin=table,
-            )
+        for engine, twin, log in zip(engines, own, logs, strict=True):
+            twin.mkdir()
+            save_table(table, twin)
+            log.write_bytes(b"")
+            os.environ[FOLDER_VARIABLE] = str(twin)  # an engine's processes are twins of the folder named now
+            _ensure_twin()
+            await engine.start()
+        watch, meter_file = watch_twins(table, replicas), folder / "meter.bin"
+        with Meter(meter_file, tuple(range(len(watch.facts))), own) as meter:
+            for engine in engines:
+                await warm_up(engine, seed)
+            if replicas == 1:
+                rig = Rig(engines[0], meter, partial(read_steps, logs[0]), watch, meter_file)
+            else:
+                rig = fleet_rig(engines, logs, router, Gauges(meter, watch, meter_file))
+            yield replace(rig, notes=notes(table, engines[0].facts()), twin=table)
     finally:
-        engine.stop()
-        del os.environ[FOLDER_VARIABLE]
+        for engine in engines:
+            engine.stop()
+        os.environ.pop(FOLDER_VARIABLE, None)
 
 
 def notes(table: CostTable, facts: Mapping[str, Any]) -> tuple[str, ...]:

@@ -66,17 +66,21 @@ class StartedVllm:
 
 @dataclass(frozen=True, slots=True)
 class TwinVllm:
-    """A vLLM to start on pretend GPUs (docs/twin.md).
+    """A vLLM to start on pretend GPUs, or several (docs/twin.md).
 
     Attributes:
         table: What its steps take.
         model: A model's name or folder, None for that of the table.
         options: vLLM engine options, `name=value`, where they differ from the table's.
+        replicas: How many engines, each on pretend GPUs of its own.
+        router: Router of several, as `sim.router_registry.make_router` takes it.
     """
 
     table: "CostTable"
     model: str | None
     options: tuple[str, ...]
+    replicas: int = 1
+    router: str = "round-robin"
 
     @asynccontextmanager
     async def rig(self, seed: int) -> "AsyncIterator[Rig]":
@@ -86,7 +90,8 @@ class TwinVllm:
 
         model, options = self.model or shipped_model(self.table), parse_engine_options(self.options)
         with TemporaryDirectory(prefix="replay-") as folder, metered():
-            async with twin_rig(self.table, model, options, Path(folder), seed) as running:
+            starting = twin_rig(self.table, model, options, Path(folder), seed, self.replicas, self.router)
+            async with starting as running:
                 yield running
 
 

@@ -208,18 +208,18 @@ def _vllm(options: tuple[str, ...], given: dict[str, Any]) -> "LiveEngine":
 
     _refuse(given, ("--url", "--vocabulary"), "is of --backend openai")
     _refuse(given, ("--scaling",), SIMULATED)
-    if given["--device"] == "twin":
-        _refuse(given, ("--gpu",), "names a GPU to meter; a twin has none: leave it out")
-        _refuse(given, ("--replicas", "--router"), "is of real GPUs: leave it out")
-        return TwinVllm(load_table(given["--table"] or DEFAULT), given["--model"], options)
-    if given["--model"] is None:
-        raise click.UsageError("--backend vllm needs --model: a model's name or folder")
     if given["--replicas"] is None:
         _refuse(given, ("--router",), CHOOSES)
-        return StartedVllm(given["--model"], options, given["--gpu"])
-    _refuse(given, ("--gpu",), "would meter other GPUs than the replicas'; leave it out")
-    fleet = FleetOptions(given["--replicas"], given["--router"] or ROUTER)
-    return StartedVllm(given["--model"], options, (), fleet.replicas, fleet.router)
+    fleet = FleetOptions(given["--replicas"] or 1, given["--router"] or ROUTER)
+    if given["--device"] == "twin":
+        _refuse(given, ("--gpu",), "names a GPU to meter; a twin has none: leave it out")
+        table = load_table(given["--table"] or DEFAULT)
+        return TwinVllm(table, given["--model"], options, fleet.replicas, fleet.router)
+    if given["--model"] is None:
+        raise click.UsageError("--backend vllm needs --model: a model's name or folder")
+    if given["--replicas"] is not None:
+        _refuse(given, ("--gpu",), "would meter other GPUs than the replicas'; leave it out")
+    return StartedVllm(given["--model"], options, given["--gpu"], fleet.replicas, fleet.router)
 
 
 def _server(options: tuple[str, ...], given: dict[str, Any]) -> "LiveEngine":

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from replay.screen import View
     from replay.validate_measure import Terms
     from sim.compare import Comparison
+    from sim.options import FleetOptions
     from sim.table import CostTable
 
 PLAN_HELP = "Several cases on one engine: a JSON list, see docs/live.md."
@@ -104,14 +105,15 @@ def cli(
     left = 0
     if not compare_only:
         from replay.validate_measure import Terms
+        from sim.options import FleetOptions
 
         costs = _load(table)
         # The energy of several replicas can be divided now, not later.
         is_divided_later = measure_only and table is None and replicas == 1
         if device == "twin":
-            live = _twin(model, engine, gpus, costs, replicas)
+            live = _twin(model, engine, gpus, costs, FleetOptions(replicas, router))
         else:
-            live = _vllm(model, engine, gpus, replicas, router)
+            live = _vllm(model, engine, gpus, FleetOptions(replicas, router))
         cases = _cases(trace, plan, **case)
         terms = Terms(
             seed=seed,
@@ -143,26 +145,25 @@ def _case_view(name: str, comparison: "Comparison") -> "View":
 
 
 def _vllm(
-    model: str | None, options: tuple[str, ...], gpus: tuple[int, ...], replicas: int, router: str
+    model: str | None, options: tuple[str, ...], gpus: tuple[int, ...], fleet: "FleetOptions"
 ) -> LiveEngine:
-    from sim.options import FleetOptions
-
     if model is None:
         raise click.UsageError("--model names what to measure: a model's name or folder")
-    if gpus and replicas > 1:
+    if gpus and fleet.replicas > 1:
         raise click.UsageError("--gpu would meter other GPUs than the replicas'; leave it out")
-    FleetOptions(replicas, router)
-    return StartedVllm(model, options, gpus, replicas, router)
+    return StartedVllm(model, options, gpus, fleet.replicas, fleet.router)
 
 
 def _twin(
-    model: str | None, options: tuple[str, ...], gpus: tuple[int, ...], table: "CostTable", replicas: int
+    model: str | None,
+    options: tuple[str, ...],
+    gpus: tuple[int, ...],
+    table: "CostTable",
+    fleet: "FleetOptions",
 ) -> LiveEngine:
     if gpus:
         raise click.UsageError("--gpu names a GPU to meter; a twin has none: leave it out")
-    if replicas > 1:
-        raise click.UsageError("--replicas is of real GPUs; leave it out")
-    return TwinVllm(table, model, options)
+    return TwinVllm(table, model, options, fleet.replicas, fleet.router)
 
 
 def _cases(trace: Path | None, plan: Path | None, **given: Any) -> list[Case]:

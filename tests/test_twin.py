@@ -15,9 +15,9 @@ from toy_trace import toy_trace
 
 from backends.meter import Meter
 from backends.twin import ENERGY_FILE, FOLDER_VARIABLE, STRETCH, platform
-from backends.twin_counter import TwinCounter, open_twin
+from backends.twin_counter import TwinCounter, open_twins
 from backends.twin_gpu import TwinGpu
-from backends.twin_rig import notes, twin_options, watch_twin
+from backends.twin_rig import notes, twin_options, watch_twins
 from replay.live_engine import shipped_model
 from replay.main import main
 from sim.engine import SimulatedEngine
@@ -78,7 +78,7 @@ def test_its_counter_is_the_simulated_energy_of_the_last_tick(
 def test_several_pretend_gpus_share_the_energy(simulated: SimulatedEngine, tmp_path: Path) -> None:
     save_table(GOVERNED, tmp_path)
     assert simulated.steps
-    with open_twin(tmp_path, 2) as both, open_twin(tmp_path, 1) as alone:
+    with open_twins([tmp_path], 2) as both, open_twins([tmp_path], 1) as alone:
         assert len(both) == 2
         assert both[1].power_w() == pytest.approx(alone[0].power_w() / 2)
 
@@ -113,7 +113,7 @@ def test_the_meter_reads_the_pretend_counter(tmp_path: Path) -> None:
     began_s = time.monotonic()
     row = [(began_s - 1.0, 0.0, began_s - 1.0, 0.0), (began_s, idle_w, began_s + 60.0, idle_w + 60 * 300.0)]
     np.array(row, dtype=STRETCH).tofile(tmp_path / ENERGY_FILE)
-    with Meter(tmp_path / "meter.bin", (0, 1), twin=tmp_path) as meter:
+    with Meter(tmp_path / "meter.bin", (0, 1), [tmp_path]) as meter:
         time.sleep(0.5)
         samples = meter.samples(0.0)
     for gpu in (0, 1):
@@ -124,6 +124,18 @@ def test_the_meter_reads_the_pretend_counter(tmp_path: Path) -> None:
         np.testing.assert_allclose(own["energy_j"][sure], (idle_w + 300 * (ticks_s[sure] - began_s)) / 2)
         np.testing.assert_allclose(own["power_w"][np.isfinite(own["power_w"])], 150.0, rtol=1e-3)
     assert samples["throttle_reasons"].max() == 0
+
+
+def test_the_gpus_of_several_twins_are_one_twins_after_the_others(tmp_path: Path) -> None:
+    folders = [tmp_path / "one", tmp_path / "other"]
+    for power_w, folder in zip((300.0, 500.0), folders, strict=True):
+        folder.mkdir()
+        save_table(GOVERNED, folder)
+        now_s = time.monotonic()
+        row = [(now_s - 60.0, 0.0, now_s + 60.0, 120 * power_w)]
+        np.array(row, dtype=STRETCH).tofile(folder / ENERGY_FILE)
+    with open_twins(folders, 4) as gpus:
+        assert [gpu.power_w() for gpu in gpus] == pytest.approx([150.0, 150.0, 250.0, 250.0])
 
 
 def table_of(**engine: Any) -> CostTable:
@@ -151,9 +163,9 @@ def test_an_option_under_which_the_table_would_not_hold_is_refused(name: str, va
 
 def test_what_is_not_known_or_not_the_same_is_said() -> None:
     table = table_of()
-    watch = watch_twin(table)
-    assert [fact.name for fact in watch.facts] == ["Toy GPU"] * 2
-    assert watch.engine_uuids == ("twin-0", "twin-1")
+    watch = watch_twins(table, 2)
+    assert [fact.name for fact in watch.facts] == ["Toy GPU"] * 4
+    assert watch.engine_uuids == ("twin-0", "twin-1", "twin-2", "twin-3")
     said = " ".join(notes(table, {"vllm": "0.32.0"}))
     assert "Nothing was measured" in said
     assert "measured with vLLM 0.25.1, this is 0.32.0" in said

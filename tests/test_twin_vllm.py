@@ -103,16 +103,40 @@ def test_every_request_gets_its_tokens_and_takes_at_least_the_tables_time(done: 
     assert done.steps["decode_seqs"].sum() == (TRACE.output_tokens - 1).sum()
 
 
-def test_the_joules_are_what_the_table_says_of_the_steps_that_ran(done: Done) -> None:
+def by_the_table_j(steps: dict[str, Any], makespan_s: float) -> float:
+    """Return what an engine's steps, and the rest of the makespan, cost by the default table."""
     costs, state = load_table(DEFAULT).coefficients, new_state()
     ran_s = steps_j = 0.0
     columns = ("chunks", "prefill_tokens", "prefill_pairs", "decode_seqs", "kv_tokens", "longest_tokens")
-    for load in zip(*(done.steps[name].tolist() for name in columns), strict=True):
+    for load in zip(*(steps[name].tolist() for name in columns), strict=True):
         seconds, prefill_j, decode_j, _, _ = step_cost(costs, state, *load)
         ran_s, steps_j = ran_s + seconds, steps_j + prefill_j + decode_j
-    idle_j = gap_energy(costs, new_state(), done.run.meta.makespan_s - ran_s)
-    assert done.run.meta.idle_w == pytest.approx(costs.idle_w, rel=0.01)
-    assert done.summary["total_energy_j"] == pytest.approx(steps_j + idle_j, rel=0.02)
+    return steps_j + gap_energy(costs, new_state(), makespan_s - ran_s)
+
+
+def test_the_joules_are_what_the_table_says_of_the_steps_that_ran(done: Done) -> None:
+    meta = done.run.meta
+    assert meta.idle_w == pytest.approx(load_table(DEFAULT).coefficients.idle_w, rel=0.01)
+    expected_j = by_the_table_j(done.steps, meta.makespan_s)
+    assert done.summary["total_energy_j"] == pytest.approx(expected_j, rel=0.02)
+
+
+def test_several_twins_are_a_fleet(tmp_path: Path) -> None:
+    write_trace(TRACE, tmp_path / "toy.parquet")
+    arguments = ("--replicas", "2", "--router", "least-loaded")
+    fleet = replayed(tmp_path / "toy.parquet", tmp_path / "run", *arguments)
+    meta, outcomes = fleet.run.meta, fleet.run.outcomes
+    assert meta.invalid_reasons == ()
+    assert (meta.kind, meta.energy_source, meta.table, meta.gpus) == ("twin", "twin", DEFAULT, 2)
+    assert (outcomes.status == SERVED).all()
+    assert outcomes.output_tokens.tolist() == TRACE.output_tokens.tolist()
+    assert meta.idle_w == pytest.approx(2 * load_table(DEFAULT).coefficients.idle_w, rel=0.01)
+    for replica, use in enumerate(meta.replicas):
+        own = fleet.steps["replica"] == replica
+        steps = {name: column[own] for name, column in fleet.steps.items()}
+        assert use.total_j == pytest.approx(by_the_table_j(steps, meta.makespan_s), rel=0.02)
+    assert [use.requests > 0 for use in meta.replicas] == [True, True]
+    assert fleet.summary["total_energy_j"] == pytest.approx(sum(use.total_j for use in meta.replicas))
 
 
 def test_preempted_requests_get_their_tokens_too(tmp_path: Path) -> None:

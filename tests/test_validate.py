@@ -444,7 +444,6 @@ def test_a_policy_that_asks_for_costs_is_told_those_of_the_table(lab: Lab) -> No
     ("arguments", "message"),
     [
         (["--device", "twin", "--adapt"], "a twin has none: leave it out"),
-        (["--device", "twin", "--replicas", "2"], "--replicas is of real GPUs"),
         (["--replicas", "2", "--gpu", "1"], "--gpu would meter other GPUs"),
         (["--replicas", "2", "--router", "x"], "no router 'x'"),
     ],
