@@ -3,7 +3,7 @@
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -59,57 +59,43 @@ async def replica_rig(
         with Meter(folder / "meter.bin", gpus) as meter:
             for engine in engines:
                 await warm_up(engine, seed)
-            yield fleet_rig(engines, logs, router, Gauges(meter, watch, folder / "meter.bin"))
+            first = Rig(engines[0], meter, partial(read_steps, logs[0]), watch, folder / "meter.bin")
+            yield fleet_rig(first, engines, logs, router)
     finally:
         for engine in engines:
             engine.stop()
 
 
-@dataclass(frozen=True, slots=True)
-class Gauges:
-    """What is read of all GPUs of a fleet, each replica's one after the other.
-
-    Attributes:
-        meter: Running.
-        watch: Of the metered GPUs.
-        meter_file: Where the meter's samples are, should it die.
-    """
-
-    meter: Samples
-    watch: Watch
-    meter_file: Path
-
-
-def fleet_rig(engines: Sequence[TokenEngine], logs: Sequence[Path], router: str, gauges: Gauges) -> Rig:
+def fleet_rig(rig: Rig, engines: Sequence[TokenEngine], logs: Sequence[Path], router: str) -> Rig:
     """Return equal engines behind a router as one rig, whose parts are a rig for each of them.
 
     Args:
+        rig: Of the first engine, but meter and watch are of all GPUs, each engine's one after the other and
+            the same number for each.
         engines: Started and warm.
         logs: Their step logs.
         router: Name of the router, one of `sim.router_registry.ROUTERS`.
-        gauges: Of their GPUs, the same number for each.
 
     Raises:
         ValueError: The engines differ, or there is no such router.
     """
     fleet = Replicas(engines, router)
-    each = len(gauges.watch.facts) // len(engines)
+    each = len(rig.gpus.facts) // len(engines)
+    own = [slice(replica * each, (replica + 1) * each) for replica in range(len(engines))]
     parts = [
-        Rig(
-            engine,
-            PartOfMeter(gauges.meter, slice(place, place + each)),
-            partial(read_steps, log),
-            PartOfWatch(gauges.watch, slice(place, place + each)),
-            gauges.meter_file,
+        replace(
+            rig,
+            engine=engine,
+            meter=PartOfMeter(rig.meter, places),
+            steps_since=partial(read_steps, log),
+            gpus=PartOfWatch(rig.gpus, places),
         )
-        for engine, log, place in zip(engines, logs, range(0, each * len(engines), each), strict=True)
+        for engine, log, places in zip(engines, logs, own, strict=True)
     ]
-    return Rig(
-        fleet,
-        gauges.meter,
-        lambda since_s: merge_steps([read_steps(log, since_s) for log in logs]),
-        gauges.watch,
-        gauges.meter_file,
+    return replace(
+        rig,
+        engine=fleet,
+        steps_since=lambda since_s: merge_steps([read_steps(log, since_s) for log in logs]),
         replica_of=fleet.replica_of,
         parts=tuple(parts),
     )

@@ -3,14 +3,14 @@
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from backends.meter import Meter
 from backends.nvml import GpuFacts
-from backends.replica_rig import Gauges, fleet_rig
+from backends.replica_rig import fleet_rig
 from backends.rig import Rig, warm_up
 from backends.step_log import read_steps
 from backends.twin import FOLDER_VARIABLE
@@ -137,11 +137,9 @@ async def twin_rig(
         with Meter(meter_file, tuple(range(len(watch.facts))), own) as meter:
             for engine in engines:
                 await warm_up(engine, seed)
-            if replicas == 1:
-                rig = Rig(engines[0], meter, partial(read_steps, logs[0]), watch, meter_file)
-            else:
-                rig = fleet_rig(engines, logs, router, Gauges(meter, watch, meter_file))
-            yield replace(rig, notes=notes(table, engines[0].facts()), twin=table)
+            said = notes(table, engines[0].facts())
+            rig = Rig(engines[0], meter, partial(read_steps, logs[0]), watch, meter_file, said, table)
+            yield rig if replicas == 1 else fleet_rig(rig, engines, logs, router)
     finally:
         for engine in engines:
             engine.stop()
