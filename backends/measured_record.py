@@ -317,10 +317,13 @@ def _notes(what: Replay, seen: Seen, energy: Energy, outcomes: Outcomes) -> list
 
 
 def _longest_unread_s(seen: Seen) -> float:
-    """Return the longest time during the replay without a reading of a GPU, 0 if none is metered."""
-    inside = seen.samples[(seen.samples["time_s"] >= seen.zero_s) & (seen.samples["time_s"] <= seen.end_s)]
-    gpus = [inside["time_s"][inside["gpu"] == gpu] for gpu in np.unique(inside["gpu"])]
-    return max((float(np.diff(read_s).max(initial=0.0)) for read_s in gpus), default=0.0)
+    """Return the longest time during the replay without a reading, 0 if none is metered.
+
+    All GPUs are read one right after the other, so that the first one tells.
+    """
+    read_s = seen.samples["time_s"][seen.samples["gpu"] == 0]
+    inside_s = read_s[(read_s >= seen.zero_s) & (read_s <= seen.end_s)]
+    return float(np.diff(inside_s).max(initial=0.0))
 
 
 def _lag_s(outcomes: Outcomes, live: LiveReplay) -> Floats:
